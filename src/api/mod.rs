@@ -1,0 +1,3 @@
+//! The wire formats: bytes to query, faults to bytes, and the SSE observer. Pure: no socket, no clock.
+
+pub mod query;

@@ -1,0 +1,3 @@
+//! Places that answer: hardened HTTP upstreams and the embedded engine, behind one `ask`.
+
+pub mod types;

@@ -1,0 +1,3 @@
+//! Text to a posterior over domains, in microseconds. See [`Classifier`].
+
+pub mod domain;

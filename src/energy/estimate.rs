@@ -1,0 +1,1 @@
+//! TDP times utilisation.

@@ -1,0 +1,87 @@
+//! Energy: what a joule figure is, where it comes from, and how the cloud's is modelled.
+//!
+//! Invariant: unknown is unknown. No figure here defaults to 0, and every figure carries its [`Basis`].
+
+pub mod cloud;
+pub mod estimate;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a joule figure comes from, most trustworthy first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// A hardware energy counter.
+    Counter,
+    /// Sampled power, integrated.
+    Power,
+    /// TDP times utilisation.
+    Utilisation,
+    /// Printed by somebody else's study.
+    Published,
+    /// A stated model with assumptions.
+    Modelled,
+    /// Not known; the figure is null.
+    Unknown,
+}
+
+impl Basis {
+    /// The word used in headers, tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Power => "power",
+            Self::Utilisation => "utilisation",
+            Self::Published => "published",
+            Self::Modelled => "modelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Joules with a range. All three are null when the basis is [`Basis::Unknown`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Joules {
+    /// Lower end of the stated assumptions.
+    pub low: Option<f64>,
+    /// Central figure.
+    pub mid: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// Where the figure comes from.
+    pub basis: Basis,
+}
+
+impl Joules {
+    /// Not known.
+    pub const UNKNOWN: Self = Self { low: None, mid: None, high: None, basis: Basis::Unknown };
+
+    /// A known range; non-finite or negative input gives [`Joules::UNKNOWN`].
+    pub fn range(low: f64, mid: f64, high: f64, basis: Basis) -> Self {
+        let fine = [low, mid, high].iter().all(|x| x.is_finite() && *x >= 0.0);
+        if !fine || basis == Basis::Unknown {
+            return Self::UNKNOWN;
+        }
+        Self { low: Some(low), mid: Some(mid), high: Some(high), basis }
+    }
+
+    /// Scales a per-token figure to a count of tokens.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        match (self.low, self.mid, self.high) {
+            (Some(l), Some(m), Some(h)) => Self::range(l * factor, m * factor, h * factor, self.basis),
+            _ => Self::UNKNOWN,
+        }
+    }
+
+    /// Sum; the weaker basis wins, and unknown plus anything is unknown.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        match (self.low, self.mid, self.high, other.low, other.mid, other.high) {
+            (Some(a), Some(b), Some(c), Some(x), Some(y), Some(z)) => {
+                Self::range(a + x, b + y, c + z, self.basis.max(other.basis))
+            }
+            _ => Self::UNKNOWN,
+        }
+    }
+}

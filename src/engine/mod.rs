@@ -1,0 +1,5 @@
+//! Embedded local inference: GGUF weights, KV cache, sampling, chat templates by name, a bounded queue.
+//!
+//! Only this module knows candle. A model file can make loading fail; it cannot make the process fail.
+
+pub mod types;

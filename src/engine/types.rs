@@ -1,0 +1,127 @@
+//! What goes into the engine and what comes out.
+
+use std::path::PathBuf;
+
+use crate::api::query::{Message, Sampling};
+
+/// A model to load.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// Name in configuration.
+    pub name: String,
+    /// The GGUF file.
+    pub path: PathBuf,
+    /// Context window to allocate; at most the file's own.
+    pub context: u32,
+    /// Chat template by name; `None` picks one by architecture and vocabulary.
+    pub template: Option<String>,
+    /// Threads of the kernels; 0 is one per core.
+    pub threads: usize,
+    /// Jobs that may wait; one more is refused with [`EngineError::QueueFull`].
+    pub queue: usize,
+}
+
+/// What to generate from.
+#[derive(Clone, Debug)]
+pub enum Prompt {
+    /// Rendered with the model's chat template.
+    Chat(Vec<Message>),
+    /// Used as it is.
+    Text(String),
+}
+
+/// One generation.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Input.
+    pub prompt: Prompt,
+    /// Settings.
+    pub sampling: Sampling,
+}
+
+/// One step of a generation. Text arrives in whole UTF-8 characters.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A generated token.
+    Token(Token),
+    /// The last event.
+    Done(Done),
+}
+
+/// A generated token.
+#[derive(Clone, Debug)]
+pub struct Token {
+    /// Text it added; may be empty while a character or a possible stop string is incomplete.
+    pub text: String,
+    /// The token's own bytes, for `logprobs.content[].bytes`.
+    pub bytes: Vec<u8>,
+    /// ln P over the full vocabulary at temperature 1; only when asked for.
+    pub logprob: Option<f32>,
+    /// Most likely alternatives, best first: bytes and ln P.
+    pub top: Vec<(Vec<u8>, f32)>,
+}
+
+/// How a generation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// `stop` or `length`.
+    pub finish: Finish,
+    /// Text held back for a stop string that did not come.
+    pub tail: String,
+    /// Prompt tokens, template included.
+    pub input_tokens: u32,
+    /// Generated tokens.
+    pub output_tokens: u32,
+    /// Seconds of prefill.
+    pub prefill_s: f64,
+    /// Seconds of decode.
+    pub decode_s: f64,
+    /// Seconds in the queue.
+    pub queue_s: f64,
+}
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// End-of-turn token or a stop string.
+    Stop,
+    /// Token limit or context window.
+    Length,
+}
+
+impl Finish {
+    /// OpenAI's `finish_reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// Why the engine refused or failed. Messages hold no prompt text.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The file cannot be used; says which file, what is wrong and what to do.
+    #[error("{0}")]
+    Load(String),
+    /// The queue's bound is reached.
+    #[error("the model's queue of {0} is full")]
+    QueueFull(usize),
+    /// Prompt and answer do not fit.
+    #[error(
+        "the prompt has {input} tokens; with at least one token of answer it does not fit the context of {context}"
+    )]
+    Context {
+        /// Prompt tokens.
+        input: u32,
+        /// Window.
+        context: u32,
+    },
+    /// A step failed.
+    #[error("the engine failed: {0}")]
+    Step(String),
+    /// The engine's thread is gone.
+    #[error("the engine has stopped")]
+    Stopped,
+}

@@ -1,0 +1,98 @@
+//! One journal entry.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::energy::Joules;
+use crate::policy::types::{Place, Saved};
+
+/// What is written about one request. Holds no text of prompt or answer.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Record {
+    /// Request id, UUIDv7 or the client's `x-request-id` (checked, at most 128 visible ASCII characters).
+    pub id: String,
+    /// Decision id, UUIDv7.
+    pub decision_id: String,
+    /// Arrival, Unix milliseconds.
+    pub arrived_ms: u64,
+    /// Tenant; empty on an open loopback listener.
+    pub tenant: Arc<str>,
+    /// `chat`, `completions`, `route`.
+    pub endpoint: &'static str,
+    /// Model as asked, at most 128 characters.
+    pub model_asked: String,
+    /// Streamed.
+    pub stream: bool,
+    /// Domain name after abstention.
+    pub domain: &'static str,
+    /// Its probability.
+    pub domain_p: f32,
+    /// Distribution over the 23 domains.
+    pub posterior: Vec<f32>,
+    /// Policy name.
+    pub policy: Arc<str>,
+    /// Its hash.
+    pub policy_hash: Arc<str>,
+    /// Probability of this choice.
+    pub propensity: f64,
+    /// Sentence.
+    pub reason: String,
+    /// Alternatives as JSON.
+    pub alternatives: String,
+    /// Backend that answered (or was last tried).
+    pub backend: Option<Arc<str>>,
+    /// Its place.
+    pub place: Option<Place>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// `ok`, `fault`, `hangup`, `cached`, `refused`.
+    pub outcome: Outcome,
+    /// Fault code, if any.
+    pub fault: Option<&'static str>,
+    /// Status sent.
+    pub status: Option<u16>,
+    /// Prompt tokens.
+    pub input_tokens: Option<u32>,
+    /// Generated tokens.
+    pub output_tokens: Option<u32>,
+    /// Where the counts come from.
+    pub token_source: Option<&'static str>,
+    /// Joules of the answer, from actual token counts; wasted attempts included.
+    pub joules: Option<Joules>,
+    /// Of those, spent on attempts that were thrown away.
+    pub wasted_joules: Option<f64>,
+    /// Baseline minus `joules`.
+    pub saved: Saved,
+    /// Predicted P(correct) of the chosen backend minus the baseline's: expected quality change.
+    pub quality_change: Option<f64>,
+    /// US dollars.
+    pub usd: Option<f64>,
+    /// Milliseconds from arrival to the first byte of the answer.
+    pub ttft_ms: Option<f64>,
+    /// Milliseconds from arrival to the last byte.
+    pub total_ms: f64,
+    /// Our own time in the request path before the backend was asked, microseconds.
+    pub overhead_us: f64,
+    /// Hash of the conversation key.
+    pub session: Option<u64>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Answered completely.
+    Ok,
+    /// From the cache.
+    Cached,
+    /// Refused before a backend was asked.
+    Refused,
+    /// An upstream's own error status was passed on.
+    Upstream,
+    /// A fault after a backend was asked.
+    Fault,
+    /// The client went away.
+    #[default]
+    Hangup,
+}

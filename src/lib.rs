@@ -1,0 +1,13 @@
+//! wattroute: a gateway that sends each LLM query to a local accelerator or a cloud endpoint by measured intelligence per watt.
+
+pub mod api;
+pub mod backend;
+pub mod classify;
+pub mod clock;
+pub mod config;
+pub mod energy;
+pub mod engine;
+pub mod fault;
+pub mod journal;
+pub mod policy;
+pub mod tables;

@@ -1,0 +1,3 @@
+//! Arguments, then one match from subcommand to function.
+
+fn main() {}

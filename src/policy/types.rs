@@ -1,0 +1,200 @@
+//! What a policy sees and what it says.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::query::Needs;
+use crate::classify::domain::{Domain, Posterior};
+use crate::energy::Joules;
+
+/// Where a backend runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// On a device of ours.
+    Local,
+    /// At a provider.
+    Cloud,
+}
+
+impl Place {
+    /// The word used in headers and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Cloud => "cloud",
+        }
+    }
+}
+
+/// Everything the policy may look at.
+#[derive(Clone, Debug)]
+pub struct Signals {
+    /// Domain distribution of the query's text.
+    pub posterior: Posterior,
+    /// Prompt tokens, estimated.
+    pub input_tokens: u32,
+    /// The client's limit on generated tokens.
+    pub max_output: Option<u32>,
+    /// Capabilities the query needs.
+    pub needs: Needs,
+    /// What the client pinned.
+    pub pin: Pin,
+    /// The query must not leave this machine, whatever the policy file says.
+    pub private: bool,
+    /// All configured backends, in configuration order.
+    pub candidates: Vec<Candidate>,
+    /// Seed of any random draw; recorded, so that a decision can be replayed.
+    pub draw: u64,
+}
+
+/// What the model name asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// `auto` and presets: the policy decides.
+    None,
+    /// `local/NAME`, `cloud/NAME` or a plain backend name.
+    Backend(Arc<str>),
+}
+
+/// One backend as the policy sees it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Name from the configuration.
+    pub backend: Arc<str>,
+    /// Where it runs.
+    pub place: Place,
+    /// Whether it can take a query now.
+    pub state: State,
+    /// What it can do.
+    pub caps: Capabilities,
+    /// P(correct), with where it comes from.
+    pub chance: Chance,
+    /// Predicted energy of this query.
+    pub joules: Joules,
+    /// Predicted price in US dollars; null when there is no price.
+    pub usd: Option<f64>,
+    /// Predicted seconds to the last token.
+    pub seconds: Option<f64>,
+    /// Predicted generated tokens.
+    pub output_tokens: f64,
+}
+
+/// Whether a backend can take a query now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Yes.
+    Ready,
+    /// A model is being fetched or loaded.
+    Loading,
+    /// Its breaker is open.
+    Unhealthy,
+    /// Its queue or its permits are used up.
+    Full,
+    /// Known but switched off, with the reason: "OPENAI_API_KEY is not set".
+    NotConfigured(Arc<str>),
+}
+
+/// What a backend can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// Context window in tokens, prompt and answer together.
+    pub context: u32,
+    /// Tool calls.
+    pub tools: bool,
+    /// Image input.
+    pub images: bool,
+    /// Audio and file input.
+    pub audio: bool,
+    /// Structured output.
+    pub json: bool,
+    /// More than one choice.
+    pub many: bool,
+    /// Token log-probabilities.
+    pub logprobs: bool,
+    /// Request fields it does not know: passed on (a proxy) or refused (the embedded engine).
+    pub any_field: bool,
+}
+
+/// A predicted probability of a correct answer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Chance {
+    /// Posterior-weighted, shrunk.
+    pub mean: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Scored queries behind it; 0 for a prior.
+    pub n: u32,
+    /// `table`, `predictor` or `prior`.
+    pub source: &'static str,
+}
+
+/// The outcome of a policy: a choice, why, and everything it was chosen over.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// Index into `alternatives`; none when nothing is eligible.
+    pub chosen: Option<usize>,
+    /// One sentence for people: header, journal, explain.
+    pub reason: String,
+    /// Every backend, in configuration order.
+    pub alternatives: Vec<Alternative>,
+    /// Most likely domain (after abstention).
+    pub domain: Domain,
+    /// Its probability.
+    pub domain_p: f32,
+    /// Distribution over domains that the decision used.
+    pub posterior: Posterior,
+    /// Probability with which this policy makes this choice on these signals; 1 for a deterministic one.
+    pub propensity: f64,
+    /// Name of the policy.
+    pub policy: Arc<str>,
+    /// BLAKE3 of the policy file, first 16 hex digits.
+    pub policy_hash: Arc<str>,
+    /// Ranked indices to try after `chosen` fails before the first byte. Never crosses to cloud for a private query.
+    pub fallbacks: Vec<usize>,
+    /// Baseline's joules minus the chosen one's: what this decision is expected to save. May be negative.
+    pub saved: Saved,
+    /// Present unless the query or policy is private: without it no cloud socket can be opened.
+    pub cloud: Option<CloudPermit>,
+}
+
+/// Expected saving against the baseline (the best eligible cloud backend, configured or not), low/mid/high, may be negative.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Saved {
+    /// Against the cheapest cloud assumption.
+    pub low: Option<f64>,
+    /// Against the central one.
+    pub mid: Option<f64>,
+    /// Against the dearest one.
+    pub high: Option<f64>,
+}
+
+/// Proof that a decision may use the cloud. Only `policy` can make one, and it makes none for a private query.
+#[derive(Clone, Debug)]
+pub struct CloudPermit(pub(in crate::policy) ());
+
+/// One backend in a decision. Serialised as `decision.alternatives[]` of `explain --json` and `/v1/route`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Alternative {
+    /// Name from the configuration.
+    pub backend: Arc<str>,
+    /// Where it runs.
+    pub place: Place,
+    /// Predicted probability of a correct answer.
+    pub p_correct: f64,
+    /// Its interval and source.
+    pub chance: Chance,
+    /// Predicted energy.
+    pub joules: Joules,
+    /// Predicted price.
+    pub usd: Option<f64>,
+    /// Predicted seconds.
+    pub seconds: Option<f64>,
+    /// Could have been chosen.
+    pub eligible: bool,
+    /// Why it could not, or why it was not.
+    pub why_not: Option<String>,
+}
