@@ -1,0 +1,21 @@
+//! What the tests are made of: a scripted upstream, a rude client, a gateway in this process, canaries.
+
+pub mod canary;
+pub mod http;
+pub mod rude;
+pub mod tls;
+pub mod upstream;
+
+use std::time::Duration;
+
+/// The longest that a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Polls until a condition holds.
+pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < end, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
