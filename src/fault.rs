@@ -31,6 +31,8 @@ pub enum Kind {
     ModelNotFound,
     /// Body over the limit.
     TooLarge,
+    /// Request head over its limit of bytes or fields.
+    HeadTooLarge,
     /// The body stopped arriving.
     SlowBody,
     /// A queue or the concurrency limit is full.
@@ -129,6 +131,7 @@ impl Fault {
             | Kind::Method
             | Kind::ModelNotFound
             | Kind::TooLarge
+            | Kind::HeadTooLarge
             | Kind::SlowBody => Blame::Client,
             Kind::Connect
             | Kind::FirstTokenTimeout
@@ -149,6 +152,7 @@ impl Fault {
             Kind::NotFound | Kind::ModelNotFound => StatusCode::NOT_FOUND,
             Kind::Method => StatusCode::METHOD_NOT_ALLOWED,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Kind::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Kind::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Kind::Overloaded | Kind::NoBackend => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Connect | Kind::UpstreamCut | Kind::UpstreamProtocol => StatusCode::BAD_GATEWAY,
@@ -191,6 +195,7 @@ impl Fault {
             Kind::Method => "method_not_allowed",
             Kind::ModelNotFound => "model_not_found",
             Kind::TooLarge => "request_too_large",
+            Kind::HeadTooLarge => "request_head_too_large",
             Kind::SlowBody => "request_timeout",
             Kind::Overloaded => "overloaded",
             Kind::NoBackend => "no_backend",

@@ -76,6 +76,8 @@ pub struct Limits {
     pub first_byte: Duration,
     /// Whole request head.
     pub head: Duration,
+    /// An open connection without a request is closed after this.
+    pub idle: Duration,
     /// Gap between two reads of a request body.
     pub body_gap: Duration,
     /// Whole request body.
