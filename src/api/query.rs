@@ -1,6 +1,12 @@
 //! A checked request: the typed head that routing needs, and the body exactly as it came.
+//!
+//! Invariant: `Debug` of everything here shows sizes and names, never text of a prompt.
+
+use std::fmt;
+use std::ops::Range;
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 
 /// Which endpoint the query came in on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,7 +18,7 @@ pub enum Endpoint {
 }
 
 /// One request: the body as received plus what was read from it. Fields that nobody here understands stay in the body.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Query {
     /// Where it came in.
     pub endpoint: Endpoint,
@@ -26,7 +32,8 @@ pub struct Query {
     pub include_usage: bool,
     /// Text for the classifier: the last user message, or the prompt. At most [`TEXT_BYTES`].
     pub text: String,
-    /// Conversation for the embedded engine; text parts only.
+    /// Conversation for the embedded engine; text parts only. For [`Endpoint::Completions`] it is one message of role
+    /// `user` that holds the whole prompt.
     pub messages: Vec<Message>,
     /// What a backend must be able to do.
     pub needs: Needs,
@@ -38,13 +45,39 @@ pub struct Query {
     pub input_tokens: u32,
     /// Conversation key from `x-session-id` or the body, for stickiness and the journal (hashed, never text).
     pub session: Option<u64>,
+    /// What the client asked of this gateway in headers or in the body's `wattroute` field.
+    pub asked: Asked,
+    /// The few request headers that may travel upstream: `traceparent`, `idempotency-key`.
+    pub pass: Vec<(HeaderName, HeaderValue)>,
+    /// Where in `body` the parts are that [`rewrite`](crate::api::rewrite::rewrite) replaces.
+    pub spans: Spans,
+}
+
+/// What the client asked of this gateway itself. Privacy can only tighten what keys and policies say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Preset or policy name: letters, digits, `-` and `_`, at most 64. Never a path.
+    pub policy: Option<String>,
+    /// The query must not leave this machine.
+    pub private: bool,
+}
+
+/// Byte ranges inside a body. An empty [`Spans`] makes a rewrite the identity.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spans {
+    /// The value of `model`, quotes included.
+    pub model: Option<Range<usize>>,
+    /// The member `wattroute` with one comma, so that what is left is still an object.
+    pub wattroute: Option<Range<usize>>,
+    /// How to ask for a usage event: what to replace, and by what.
+    pub usage: Option<(Range<usize>, &'static str)>,
 }
 
 /// How much of the last user message the classifier reads.
 pub const TEXT_BYTES: usize = 8 * 1024;
 
 /// One message of a conversation, flattened to text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `developer`, `tool`.
     pub role: String,
@@ -84,4 +117,32 @@ pub struct Sampling {
     pub seed: Option<u64>,
     /// Number of alternatives per token; `Some(0)` is the chosen token's only.
     pub logprobs: Option<u8>,
+}
+
+impl fmt::Debug for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Query")
+            .field("endpoint", &self.endpoint)
+            .field("model", &self.model)
+            .field("stream", &self.stream)
+            .field("body_bytes", &self.body.len())
+            .field("messages", &self.messages.len())
+            .field("needs", &self.needs)
+            .field("beyond_embedded", &self.beyond_embedded)
+            .field("asked", &self.asked)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("role", &self.role).field("bytes", &self.content.len()).finish()
+    }
+}
+
+impl Default for Sampling {
+    /// OpenAI's defaults.
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, max_tokens: None, stop: Vec::new(), seed: None, logprobs: None }
+    }
 }

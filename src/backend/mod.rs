@@ -1,3 +1,6 @@
 //! Places that answer: hardened HTTP upstreams and the embedded engine, behind one `ask`.
 
+pub mod breaker;
+pub mod lease;
+pub mod retry;
 pub mod types;

@@ -4,8 +4,10 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{HeaderMap, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::lease::Lease;
 use crate::fault::Fault;
 
 /// An answer whose head is known.
@@ -18,6 +20,30 @@ pub struct Answer {
     pub body: Body,
     /// What is known of tokens and timing so far; a stream's is completed by its [`Observer`](crate::api::sse).
     pub usage: Usage,
+    /// The stream ends with a usage event that the client did not ask for: the relay takes it out.
+    pub hide_usage: bool,
+    /// The place taken at the backend, and where to say how it went; none for a backend without a breaker.
+    pub lease: Option<Lease>,
+}
+
+impl Answer {
+    /// A complete JSON answer.
+    pub fn full(status: StatusCode, body: Bytes, usage: Usage) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        Self { status, headers, body: Body::Full(body), usage, hide_usage: false, lease: None }
+    }
+
+    /// A stream of server-sent events with status 200.
+    pub fn stream(events: impl Stream<Item = Result<Bytes, Fault>> + Send + 'static, usage: Usage) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);
+        let body = Body::Stream(Box::pin(events));
+        Self { status: StatusCode::OK, headers, body, usage, hide_usage: false, lease: None }
+    }
+
+    /// An upstream's refusal that another backend may not share: its own trouble, or too many requests.
+    pub fn worth_another_backend(&self) -> bool {
+        self.status.is_server_error() || matches!(self.status.as_u16(), 408 | 429)
+    }
 }
 
 /// Bytes of an answer: OpenAI JSON, or OpenAI SSE.
