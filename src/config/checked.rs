@@ -14,6 +14,8 @@ use crate::policy::types::{Capabilities, Place};
 /// Everything the program needs to start.
 #[derive(Debug)]
 pub struct Config {
+    /// The file it came from; none is the built-in quickstart.
+    pub file: Option<PathBuf>,
     /// Data-plane listener and who may use it.
     pub server: Server,
     /// Every wait and every size.
@@ -111,7 +113,7 @@ pub struct Backend {
     pub caps: Capabilities,
     /// US dollars per million tokens.
     pub price: Option<Price>,
-    /// Its table; none falls back to the prior.
+    /// Its table: a JSON file, or the name of a shipped one; none looks for a shipped one by model, else the prior.
     pub table: Option<PathBuf>,
     /// Energy model of a cloud backend; see `energy::cloud`.
     pub energy: EnergyModel,
@@ -228,6 +230,8 @@ pub struct Journal {
 pub struct Cache {
     /// Opt-in.
     pub enabled: bool,
+    /// Also answers of queries with a temperature above 0 and no seed, which a client may expect to differ each time.
+    pub sampled: bool,
     /// Bytes of bodies and answers.
     pub max_bytes: u64,
     /// Age.

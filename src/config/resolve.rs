@@ -1,0 +1,334 @@
+//! Raw to checked. Collects every problem, then fails.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address::listener;
+use super::backends::{backend, check_name, hex_of};
+use super::checked::{Cache, ClientKey, Config, Energy, Journal, Limits, Policy, Server, Tls};
+use super::env::Around;
+use super::problem::{Problems, did_you_mean, looks_secret, shown};
+use super::raw;
+use super::schema::quoted;
+use super::source::Source;
+use super::units::{duration_within, size_within};
+
+/// Presets of `auto:NAME` and the policies they stand for unless the file says otherwise.
+pub const PRESETS: &[(&str, &str)] =
+    &[("green", "balanced"), ("fast", "all-cloud"), ("quality", "quality"), ("private", "private")];
+
+/// Checks everything that a file says.
+pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
+    let Source { raw, order, mut problems, .. } = source;
+    let server = server(&raw.server, around, &mut problems);
+    let limits = limits(&raw.limits, &mut problems);
+    let mut backends = Vec::new();
+    for name in &order {
+        let Some(one) = raw.backends.get(name) else { continue };
+        backends.extend(backend(name, one, &format!("backends.{}", quoted(name)), around, &mut problems));
+    }
+    if order.is_empty() {
+        problems.add("backends", "there is none: add a table such as [backends.smollm2]; examples/ has whole files");
+    }
+    let policy = policy(&raw.policy, around, &mut problems);
+    let names = full_names(&raw);
+    aliases(&raw.aliases, &names, &policy, &mut problems);
+    let journal = journal(&raw.journal, around, &mut problems);
+    let cache = cache(&raw.cache, &mut problems);
+    let energy = energy(&raw.energy, &mut problems);
+    let all = match (server, limits, journal, cache, energy) {
+        (Some(server), Some(limits), Some(journal), Some(cache), Some(energy)) => {
+            Some(Config { file: None, server, limits, backends, aliases: raw.aliases, policy, journal, cache, energy })
+        }
+        _ => None,
+    };
+    problems.finish(all)
+}
+
+/// A whole number in a range, or its default.
+pub fn whole<T: TryFrom<i64>>(
+    value: Option<i64>,
+    default: i64,
+    low: i64,
+    high: i64,
+    at: &str,
+    problems: &mut Problems,
+) -> Option<T> {
+    let value = value.unwrap_or(default);
+    if !(low..=high).contains(&value) {
+        problems.add(at, format!("must be from {low} to {high} (got {value})"));
+        return None;
+    }
+    T::try_from(value).ok()
+}
+
+/// A duration in a range of milliseconds, or its default.
+pub fn span(
+    text: Option<&str>,
+    default: Duration,
+    ms: (u64, u64),
+    at: &str,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    let Some(text) = text else { return Some(default) };
+    problems.keep(at, duration_within(text, Duration::from_millis(ms.0), Duration::from_millis(ms.1)))
+}
+
+/// A file that must exist, relative to the configuration file.
+pub fn path_in(around: &Around, text: &str, at: &str, problems: &mut Problems) -> Option<PathBuf> {
+    let path = around.base.join(text);
+    let found = match path.metadata() {
+        Ok(meta) if meta.is_file() => Ok(path),
+        Ok(_) => Err(format!("{} is not a file", path.display())),
+        Err(e) => Err(format!("{} cannot be used: {}", path.display(), e.kind())),
+    };
+    problems.keep(at, found)
+}
+
+/// The name of an environment variable. Never repeats what was written: it may be the key itself.
+pub fn variable(name: &str) -> Result<&str, String> {
+    let fine = name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    if fine && !looks_secret(name) && name.bytes().next().is_some_and(|b| !b.is_ascii_digit()) && name.len() <= 128 {
+        return Ok(name);
+    }
+    Err("must be the NAME of a variable in capitals, e.g. \"OPENAI_API_KEY\", never the key itself; \
+         if this was a key, replace it at its provider"
+        .to_owned())
+}
+
+fn server(raw: &raw::Server, around: &Around, problems: &mut Problems) -> Option<Server> {
+    let listen = problems.keep("server.listen", listener(raw.listen.as_deref().unwrap_or("127.0.0.1:8080")));
+    let admin = problems.keep("server.admin", listener(raw.admin.as_deref().unwrap_or("127.0.0.1:9090")));
+    let workers = whole(raw.workers, 0, 0, 1024, "server.workers", problems);
+    let grace = span(raw.grace.as_deref(), Duration::from_secs(30), (0, 3_600_000), "server.grace", problems);
+    let tls = tls(&raw.tls, around, problems);
+    let keys = client_keys(&raw.keys, around, problems);
+    let public = listen.is_some_and(|a| !a.ip().is_loopback());
+    if public && raw.keys.is_empty() {
+        problems.add(
+            "server.keys",
+            "an address beyond this machine needs client keys: add [[server.keys]], or listen on 127.0.0.1",
+        );
+    }
+    let bare = raw.tls.cert.is_none() && raw.tls.key.is_none();
+    if public && bare && raw.plain_http != Some(true) {
+        problems.add(
+            "server.tls",
+            "an address beyond this machine needs TLS: set cert and key, or listen on 127.0.0.1; \
+             plain_http = true says that a proxy in front ends TLS",
+        );
+    }
+    if admin.is_some_and(|a| !a.ip().is_loopback()) && raw.admin_open != Some(true) {
+        problems.add(
+            "server.admin",
+            "has no keys of its own and must be on this machine; admin_open = true says that the network is trusted",
+        );
+    }
+    if let (Some(a), Some(b)) = (listen, admin) {
+        if a == b && a.port() != 0 {
+            problems.add("server.admin", "must differ from server.listen");
+        }
+    }
+    let workers: usize = workers?;
+    let workers = if workers == 0 { around.cores } else { workers };
+    Some(Server { listen: listen?, admin: admin?, workers, tls: tls?, keys: keys?, grace: grace? })
+}
+
+fn tls(raw: &raw::Tls, around: &Around, problems: &mut Problems) -> Option<Option<Tls>> {
+    match (&raw.cert, &raw.key) {
+        (None, None) => Some(None),
+        (Some(cert), Some(key)) => {
+            let cert = path_in(around, cert, "server.tls.cert", problems);
+            let key = path_in(around, key, "server.tls.key", problems);
+            Some(Some(Tls { cert: cert?, key: key? }))
+        }
+        (cert, _) => {
+            let missing = if cert.is_some() { "key" } else { "cert" };
+            problems.add(format!("server.tls.{missing}"), "is missing: TLS needs cert and key, both PEM files");
+            None
+        }
+    }
+}
+
+fn client_keys(raw: &[raw::ClientKey], around: &Around, problems: &mut Problems) -> Option<Vec<ClientKey>> {
+    let mut keys: Vec<ClientKey> = Vec::new();
+    for (i, one) in raw.iter().enumerate() {
+        let at = format!("server.keys[{i}]");
+        let tenant = match one.tenant.as_deref() {
+            Some(t) => problems.keep(&format!("{at}.tenant"), check_name(t).map(|()| Arc::from(t))),
+            None => problems.keep(&format!("{at}.tenant"), Err("is missing: who uses this key".to_owned())),
+        };
+        let hash = client_hash(one, &at, around, problems);
+        let (Some(tenant), Some(hash)) = (tenant, hash) else { continue };
+        if keys.iter().any(|k| k.hash == hash) {
+            problems.add(at, "is the same key as an earlier one");
+            continue;
+        }
+        keys.push(ClientKey { tenant, hash, private: one.private.unwrap_or(false) });
+    }
+    (keys.len() == raw.len()).then_some(keys)
+}
+
+fn client_hash(raw: &raw::ClientKey, at: &str, around: &Around, problems: &mut Problems) -> Option<[u8; 32]> {
+    let given = [raw.hash.is_some(), raw.key_env.is_some(), raw.key_file.is_some()];
+    if given.iter().filter(|g| **g).count() != 1 {
+        problems.add(at, "needs exactly one of hash (BLAKE3 of the key, 64 hex digits), key_env or key_file");
+        return None;
+    }
+    if let Some(hash) = &raw.hash {
+        let hex = problems.keep(&format!("{at}.hash"), hex_of(hash, 64))?;
+        return blake3::Hash::from_hex(hex).ok().map(Into::into);
+    }
+    let (at, text) = if let Some(name) = &raw.key_env {
+        let at = format!("{at}.key_env");
+        let name = problems.keep(&at, variable(name))?;
+        let value = (around.var)(name).ok_or_else(|| format!("{name} is not set"));
+        (at.clone(), problems.keep(&at, value)?)
+    } else {
+        let at = format!("{at}.key_file");
+        let file = path_in(around, raw.key_file.as_deref().unwrap_or_default(), &at, problems)?;
+        let text = std::fs::read_to_string(file).map_err(|e| format!("cannot be read: {}", e.kind()));
+        (at.clone(), problems.keep(&at, text)?)
+    };
+    let key = text.trim();
+    if key.len() < 16 || !key.bytes().all(|b| (0x21..=0x7e).contains(&b)) {
+        problems.add(at, "a client key has at least 16 printable ASCII characters without spaces");
+        return None;
+    }
+    Some(*blake3::hash(key.as_bytes()).as_bytes())
+}
+
+fn limits(raw: &raw::Limits, problems: &mut Problems) -> Option<Limits> {
+    let mut wait = |name: &str, text: &Option<String>, default: u64| {
+        span(text.as_deref(), Duration::from_secs(default), (100, 3_600_000), &format!("limits.{name}"), problems)
+    };
+    let first_byte = wait("first_byte", &raw.first_byte, 10);
+    let head = wait("head", &raw.head, 10);
+    let body_gap = wait("body_gap", &raw.body_gap, 10);
+    let body_total = wait("body_total", &raw.body_total, 30);
+    let write_stall = wait("write_stall", &raw.write_stall, 60);
+    let mut size = |name: &str, text: &Option<String>, default: &str, low: u64, high: u64| {
+        let value = size_within(text.as_deref().unwrap_or(default), low, high);
+        problems.keep(&format!("limits.{name}"), value).and_then(|v| usize::try_from(v).ok())
+    };
+    let head_bytes = size("head_bytes", &raw.head_bytes, "32KiB", 1 << 10, 1 << 20);
+    let body_bytes = size("body_bytes", &raw.body_bytes, "10MiB", 1 << 10, 1 << 30);
+    let mut count = |name: &str, value: Option<i64>, default: i64, high: i64| {
+        whole(value, default, 1, high, &format!("limits.{name}"), problems)
+    };
+    let header_fields = count("header_fields", raw.header_fields, 100, 1000);
+    let json_depth = count("json_depth", raw.json_depth, 64, 120);
+    let connections = count("connections", raw.connections, 1024, 1_000_000);
+    let in_flight = count("in_flight", raw.in_flight, 256, 1_000_000);
+    Some(Limits {
+        first_byte: first_byte?,
+        head: head?,
+        body_gap: body_gap?,
+        body_total: body_total?,
+        head_bytes: head_bytes?,
+        header_fields: header_fields?,
+        body_bytes: body_bytes?,
+        json_depth: json_depth?,
+        connections: connections?,
+        in_flight: in_flight?,
+        write_stall: write_stall?,
+    })
+}
+
+fn full_names(raw: &raw::Raw) -> Vec<String> {
+    raw.backends.iter().map(|(n, b)| format!("{}/{n}", b.place.as_deref().unwrap_or("cloud"))).collect()
+}
+
+fn policy(raw: &raw::Policy, around: &Around, _problems: &mut Problems) -> Policy {
+    let mut presets: BTreeMap<String, String> =
+        PRESETS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    presets.extend(raw.presets.clone());
+    Policy {
+        default: raw.default.clone().unwrap_or_else(|| "balanced".to_owned()),
+        presets,
+        folder: raw.folder.as_deref().map(|f| around.base.join(f)),
+    }
+}
+
+fn aliases(raw: &BTreeMap<String, String>, names: &[String], policy: &Policy, problems: &mut Problems) {
+    for (alias, target) in raw {
+        let at = format!("aliases.{}", quoted(alias));
+        if alias.is_empty() || alias.len() > 128 || alias.chars().any(|c| c.is_control() || c == ' ') {
+            problems.add(at.clone(), "an alias is 1 to 128 characters without spaces");
+        }
+        if alias == "auto" || ["auto:", "local/", "cloud/"].iter().any(|p| alias.starts_with(p)) {
+            problems.add(at.clone(), "names that start with auto, local/ or cloud/ have their own meaning");
+        }
+        let preset = target.strip_prefix("auto:").is_some_and(|p| policy.presets.contains_key(p));
+        if target == "auto" || preset || names.contains(target) {
+            continue;
+        }
+        let known = names.iter().map(String::as_str).chain(["auto"]);
+        let near = did_you_mean(target, known).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+        problems.add(at, format!("must be auto, auto:PRESET or a backend (got {}){near}", shown(target)));
+    }
+}
+
+fn journal(raw: &raw::Journal, around: &Around, problems: &mut Problems) -> Option<Journal> {
+    const DAY_MS: u64 = 86_400_000;
+    let keep =
+        span(raw.keep.as_deref(), Duration::from_secs(90 * 86_400), (60_000, 3650 * DAY_MS), "journal.keep", problems);
+    let max = size_within(raw.max_bytes.as_deref().unwrap_or("1GiB"), 1 << 20, 1 << 42);
+    let max_bytes = problems.keep("journal.max_bytes", max);
+    let queue = whole(raw.queue, 8192, 16, 1_000_000, "journal.queue", problems);
+    let path = match raw.path.as_deref() {
+        Some("") => problems.keep("journal.path", Err("must not be empty".to_owned()))?,
+        Some(p) => around.base.join(p),
+        None => around.data.join("journal.db"),
+    };
+    if Path::new(&path).is_dir() {
+        problems.add("journal.path", format!("{} is a folder: name a file in it", path.display()));
+    }
+    Some(Journal { path, keep: keep?, max_bytes: max_bytes?, queue: queue?, enabled: raw.enabled.unwrap_or(true) })
+}
+
+fn cache(raw: &raw::Cache, problems: &mut Problems) -> Option<Cache> {
+    let max = size_within(raw.max_bytes.as_deref().unwrap_or("64MiB"), 1 << 16, 1 << 40);
+    let max_bytes = problems.keep("cache.max_bytes", max);
+    let ttl = span(raw.ttl.as_deref(), Duration::from_secs(3600), (1000, 30 * 86_400_000), "cache.ttl", problems);
+    let (enabled, sampled) = (raw.enabled.unwrap_or(false), raw.sampled.unwrap_or(false));
+    Some(Cache { enabled, sampled, max_bytes: max_bytes?, ttl: ttl? })
+}
+
+fn energy(raw: &raw::Energy, problems: &mut Problems) -> Option<Energy> {
+    // Low, mid and high joules: a provider under heavy load, the middle of the measured curves, a lightly loaded one.
+    let batch = triple(raw.batch.as_deref().unwrap_or(&[256.0, 64.0, 16.0]));
+    let batch = batch.filter(|[a, b, c]| {
+        a >= b && b >= c && *c >= 1.0 && *a <= 65_536.0 && [a, b, c].iter().all(|x| x.fract() == 0.0)
+    });
+    let batch = batch.ok_or_else(|| {
+        "must be three whole numbers for low, mid and high joules, largest first, e.g. [256, 64, 16]".to_owned()
+    });
+    let batch = problems.keep("energy.batch", batch);
+    // The best published fleets, a large provider's average, an ordinary data centre.
+    let pue = triple(raw.pue.as_deref().unwrap_or(&[1.1, 1.2, 1.4]))
+        .filter(|[a, b, c]| 1.0 <= *a && a <= b && b <= c && *c <= 3.0);
+    let pue = problems.keep(
+        "energy.pue",
+        pue.ok_or_else(|| "must be three numbers from 1 to 3, smallest first, e.g. [1.1, 1.2, 1.4]".to_owned()),
+    );
+    let tdp = match raw.cpu_tdp_w {
+        Some(w) if !(1.0..=2000.0).contains(&w) => {
+            problems.keep("energy.cpu_tdp_w", Err("must be from 1 to 2000 W".to_owned()))
+        }
+        other => Some(other),
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole and from 1 to 65536, checked above"
+    )]
+    let batch = batch?.map(|b| b as u32);
+    Some(Energy { batch, pue: pue?, cpu_tdp_w: tdp? })
+}
+
+fn triple(values: &[f64]) -> Option<[f64; 3]> {
+    values.try_into().ok()
+}
