@@ -66,6 +66,7 @@ pub struct ClientKey {
 pub struct Limits {
     pub first_byte: Option<String>,
     pub head: Option<String>,
+    pub idle: Option<String>,
     pub body_gap: Option<String>,
     pub body_total: Option<String>,
     pub head_bytes: Option<String>,

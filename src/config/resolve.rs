@@ -206,6 +206,7 @@ fn limits(raw: &raw::Limits, problems: &mut Problems) -> Option<Limits> {
     };
     let first_byte = wait("first_byte", &raw.first_byte, 10);
     let head = wait("head", &raw.head, 10);
+    let idle = wait("idle", &raw.idle, 60);
     let body_gap = wait("body_gap", &raw.body_gap, 10);
     let body_total = wait("body_total", &raw.body_total, 30);
     let write_stall = wait("write_stall", &raw.write_stall, 60);
@@ -225,6 +226,7 @@ fn limits(raw: &raw::Limits, problems: &mut Problems) -> Option<Limits> {
     Some(Limits {
         first_byte: first_byte?,
         head: head?,
+        idle: idle?,
         body_gap: body_gap?,
         body_total: body_total?,
         head_bytes: head_bytes?,

@@ -44,6 +44,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("server.keys[].private", Shape::Bool),
     ("limits.first_byte", Shape::Span),
     ("limits.head", Shape::Span),
+    ("limits.idle", Shape::Span),
     ("limits.body_gap", Shape::Span),
     ("limits.body_total", Shape::Span),
     ("limits.head_bytes", Shape::Size),
