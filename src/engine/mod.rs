@@ -1,10 +1,199 @@
 //! Embedded local inference: GGUF weights, KV cache, sampling, chat templates by name, a bounded queue.
 //!
 //! Only this module knows candle. A model file can make loading fail; it cannot make the process fail.
+//! One engine runs one sequence at a time on its own thread, with all its kernel threads; further jobs wait in a queue
+//! with a bound, and the one after that is refused.
 
 pub mod cache;
-pub mod dtype;
 pub mod gguf;
+mod generate;
 pub mod metadata;
 pub mod model;
+mod queue;
+mod sample;
+mod stop;
+pub mod template;
+pub mod tokenizer;
 pub mod types;
+pub mod vocabulary;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::engine::generate::{Ticket, Worker};
+use crate::engine::model::Model;
+use crate::engine::queue::{Queue, Refused};
+use crate::engine::template::Template;
+use crate::engine::tokenizer::{Tokenizer, TooLong};
+use crate::engine::types::{EngineError, Event, Job, ModelSpec, Prompt};
+
+/// A loaded model with its thread. Dropping it stops the thread within one step.
+pub struct Engine {
+    name: String,
+    tokenizer: Arc<Tokenizer>,
+    template: Template,
+    bos: Option<u32>,
+    context: usize,
+    queue: Arc<Queue<Ticket>>,
+}
+
+impl Engine {
+    /// Loads a model and starts its thread. Blocks for as long as the file takes to read and repack.
+    pub fn load(spec: &ModelSpec) -> Result<Self, EngineError> {
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let model = Model::load(&spec.path, spec.context, spec.threads)?;
+            let vocabulary = vocabulary::read(model.metadata())?;
+            let tokenizer = Tokenizer::new(&vocabulary)?;
+            let template = Template::choose(spec.template.as_deref(), &vocabulary, &tokenizer)?;
+            Ok((model, vocabulary, tokenizer, template))
+        }));
+        let broken = || EngineError::Load(format!("{}: the file is broken in a way that loading did not foresee", spec.path.display()));
+        let (model, vocabulary, tokenizer, template) = loaded.map_err(|_| broken())??;
+        let tokenizer = Arc::new(tokenizer);
+        let queue = Arc::new(Queue::new(spec.queue));
+        let context = model.context();
+        let worker = Worker {
+            cache: model.new_cache(),
+            ends: template::ends(&vocabulary, &tokenizer),
+            opening: template.render(&tokenizer, &[], context).unwrap_or_default(),
+            tokenizer: tokenizer.clone(),
+            queue: queue.clone(),
+            held: Vec::new(),
+            owner: None,
+            model,
+        };
+        std::thread::Builder::new()
+            .name(format!("engine {}", spec.name))
+            .spawn(move || worker.run())
+            .map_err(|e| EngineError::Load(format!("the engine's thread did not start: {e}")))?;
+        let bos = vocabulary.bos.filter(|_| vocabulary.add_bos);
+        Ok(Self { name: spec.name.clone(), tokenizer, template, bos, context, queue })
+    }
+
+    /// Prompt tokens, template included. Stops counting once the context is passed: a larger result is a lower bound.
+    pub fn count(&self, prompt: &Prompt) -> u32 {
+        let tokens = self.encode(prompt).map_or(self.context.saturating_add(1), |ids| ids.len());
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+
+    /// Queues a job; checks first that it fits. Takes a millisecond per few thousand prompt tokens.
+    pub fn submit(&self, job: Job) -> Result<Generation, EngineError> {
+        let too_long = |input: usize| EngineError::Context { input: clamp(input), context: clamp(self.context) };
+        let prompt = self.encode(&job.prompt).map_err(|TooLong| too_long(self.context.saturating_add(1)))?;
+        let room = self.context.saturating_sub(prompt.len());
+        if room == 0 {
+            return Err(too_long(prompt.len()));
+        }
+        if prompt.is_empty() {
+            return Err(EngineError::Empty);
+        }
+        let wanted = job.sampling.max_tokens.map_or(room, |n| usize::try_from(n).unwrap_or(room));
+        let limit = wanted.clamp(1, room);
+        let input_tokens = clamp(prompt.len());
+        // Room for every token, the end and an error: the thread never waits for a reader.
+        let (events, receiver) = mpsc::channel(limit.saturating_add(2));
+        let ticket = Ticket { prompt, sampling: job.sampling, limit, events, submitted: clock::now(), owner: job.owner };
+        let place = self.queue.push(ticket).map_err(|refused| match refused {
+            Refused::Full => EngineError::QueueFull(self.queue.bound()),
+            Refused::Closed => EngineError::Stopped,
+        })?;
+        Ok(Generation { events: receiver, queue: self.queue.clone(), place, input_tokens, ended: false })
+    }
+
+    /// Name in configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Window in tokens, prompt and answer together.
+    pub fn context(&self) -> u32 {
+        clamp(self.context)
+    }
+
+    /// Name of the chat template in use.
+    pub fn template(&self) -> &'static str {
+        self.template.name()
+    }
+
+    /// Jobs that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// Jobs that run: 0 or 1.
+    pub fn running(&self) -> usize {
+        usize::from(self.queue.busy())
+    }
+
+    /// Whether one more job would be refused.
+    pub fn full(&self) -> bool {
+        self.queue.full()
+    }
+
+    fn encode(&self, prompt: &Prompt) -> Result<Vec<u32>, TooLong> {
+        match prompt {
+            Prompt::Chat(messages) => self.template.render(&self.tokenizer, messages, self.context),
+            Prompt::Text(text) => {
+                let mut ids: Vec<u32> = self.bos.into_iter().collect();
+                self.tokenizer.encode(text, self.context, &mut ids)?;
+                Ok(ids)
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+/// The events of one job. Dropping it takes the job out of the queue, or stops it within one step.
+pub struct Generation {
+    events: mpsc::Receiver<Result<Event, EngineError>>,
+    queue: Arc<Queue<Ticket>>,
+    place: u64,
+    input_tokens: u32,
+    ended: bool,
+}
+
+impl Generation {
+    /// Prompt tokens, template included.
+    pub fn input_tokens(&self) -> u32 {
+        self.input_tokens
+    }
+}
+
+impl Stream for Generation {
+    type Item = Result<Event, EngineError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = self.events.poll_recv(cx);
+        if let Poll::Ready(event) = next {
+            let event = event.unwrap_or(Err(EngineError::Stopped));
+            self.ended = matches!(event, Err(_) | Ok(Event::Done(_)));
+            return Poll::Ready(Some(event));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        self.events.close();
+        drop(self.queue.remove(self.place));
+    }
+}
+
+fn clamp(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}

@@ -37,6 +37,9 @@ pub struct Job {
     pub prompt: Prompt,
     /// Settings.
     pub sampling: Sampling,
+    /// Whose conversation this is: the keys and values of a common beginning are used again only for the same owner, so that
+    /// nobody can guess another's prompt from how fast his own is read. `None` shares only the template's opening.
+    pub owner: Option<u64>,
 }
 
 /// One step of a generation. Text arrives in whole UTF-8 characters.
@@ -110,7 +113,7 @@ pub enum EngineError {
     QueueFull(usize),
     /// Prompt and answer do not fit.
     #[error(
-        "the prompt has {input} tokens; with at least one token of answer it does not fit the context of {context}"
+        "the prompt has {input} tokens or more; with at least one token of answer it does not fit the context of {context}"
     )]
     Context {
         /// Prompt tokens.
@@ -118,6 +121,9 @@ pub enum EngineError {
         /// Window.
         context: u32,
     },
+    /// Nothing to generate from.
+    #[error("the prompt is empty")]
+    Empty,
     /// A step failed.
     #[error("the engine failed: {0}")]
     Step(String),

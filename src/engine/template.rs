@@ -1,0 +1,198 @@
+//! Chat templates by name: a conversation becomes token ids.
+//!
+//! Invariants: the template text in a model file is never rendered, only recognised by its hash; marks are placed by id and
+//! the words between them are encoded as plain text, so that no message can open a turn of its own. (`plain` is the
+//! exception by nature: its marks are ordinary words. It is only for models without chat tokens.)
+
+use crate::api::query::Message;
+use crate::engine::tokenizer::{Tokenizer, TooLong};
+use crate::engine::types::EngineError;
+use crate::engine::vocabulary::{Vocabulary, clip};
+
+/// A template whose marks were found in a model's vocabulary.
+#[derive(Debug)]
+pub struct Template {
+    name: &'static str,
+    marks: Marks,
+    /// Said by the model's own template when the conversation starts without a system message.
+    default_system: Option<&'static str>,
+}
+
+#[derive(Debug)]
+enum Marks {
+    /// `<|im_start|>role\ntext<|im_end|>\n`
+    ChatMl { start: u32, end: u32 },
+    /// `<|start_header_id|>role<|end_header_id|>\n\ntext<|eot_id|>`
+    Llama3 { begin: Option<u32>, start: u32, header_end: u32, end: u32 },
+    /// `User: text\n\nAssistant: text\n\n`
+    Plain,
+}
+
+/// Names that a configuration may use.
+pub const NAMES: [&str; 5] = ["smollm2", "qwen2.5", "chatml", "llama3", "plain"];
+
+const SMOLLM2_SYSTEM: &str = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+const QWEN25_SYSTEM: &str = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
+
+/// BLAKE3 of the template texts that the official files carry, and what they are called here.
+const KNOWN: [(&str, &str); 2] = [
+    ("SMOLHASH", "smollm2"),
+    ("QWENHASH", "qwen2.5"),
+];
+
+/// Tokens that end a turn in one family or another; those that a model has end its answers.
+const ENDS: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"];
+
+impl Template {
+    /// The configured template, else the one that fits the file.
+    pub fn choose(name: Option<&str>, vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> Result<Self, EngineError> {
+        let name = match name {
+            Some(name) => NAMES.into_iter().find(|known| *known == name).ok_or_else(|| {
+                EngineError::Load(format!("unknown chat template \"{}\"; known: {}", clip(name), NAMES.join(", ")))
+            })?,
+            None => fitting(vocabulary, tokenizer),
+        };
+        let mark = |text: &str| {
+            tokenizer.special(text).ok_or_else(|| {
+                EngineError::Load(format!("chat template \"{name}\" needs the token {text}, which this model lacks"))
+            })
+        };
+        let (marks, default_system) = match name {
+            "plain" => (Marks::Plain, None),
+            "llama3" => {
+                let begin = tokenizer.special("<|begin_of_text|>").or(vocabulary.bos);
+                let (start, header_end) = (mark("<|start_header_id|>")?, mark("<|end_header_id|>")?);
+                (Marks::Llama3 { begin, start, header_end, end: mark("<|eot_id|>")? }, None)
+            }
+            _ => {
+                let system = match name {
+                    "smollm2" => Some(SMOLLM2_SYSTEM),
+                    "qwen2.5" => Some(QWEN25_SYSTEM),
+                    _ => None,
+                };
+                (Marks::ChatMl { start: mark("<|im_start|>")?, end: mark("<|im_end|>")? }, system)
+            }
+        };
+        Ok(Self { name, marks, default_system })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The conversation as ids, ending where the assistant's turn begins.
+    pub fn render(&self, tokenizer: &Tokenizer, messages: &[Message], limit: usize) -> Result<Vec<u32>, TooLong> {
+        let mut ids = Ids { tokenizer, limit, ids: Vec::new(), text: String::new() };
+        if let Marks::Llama3 { begin: Some(begin), .. } = self.marks {
+            ids.mark(begin)?;
+        }
+        let starts_with_system = messages.first().is_some_and(|m| role(&m.role) == "system");
+        if let Some(system) = self.default_system.filter(|_| !starts_with_system) {
+            self.turn(&mut ids, "system", Some(system))?;
+        }
+        for message in messages {
+            self.turn(&mut ids, role(&message.role), Some(&message.content))?;
+        }
+        self.turn(&mut ids, "assistant", None)?;
+        ids.flush()?;
+        Ok(ids.ids)
+    }
+
+    /// One turn; without text, only its opening.
+    fn turn(&self, ids: &mut Ids<'_>, role: &str, text: Option<&str>) -> Result<(), TooLong> {
+        match self.marks {
+            Marks::ChatMl { start, end } => {
+                ids.mark(start)?;
+                ids.text(&[role, "\n"]);
+                if let Some(text) = text {
+                    ids.text(&[text]);
+                    ids.mark(end)?;
+                    ids.text(&["\n"]);
+                }
+            }
+            Marks::Llama3 { start, header_end, end, .. } => {
+                ids.mark(start)?;
+                ids.text(&[role]);
+                ids.mark(header_end)?;
+                ids.text(&["\n\n"]);
+                if let Some(text) = text {
+                    ids.text(&[text.trim()]);
+                    ids.mark(end)?;
+                }
+            }
+            Marks::Plain => {
+                let label = match role {
+                    "system" => "System:",
+                    "assistant" => "Assistant:",
+                    _ => "User:",
+                };
+                ids.text(&[label]);
+                if let Some(text) = text {
+                    ids.text(&[" ", text, "\n\n"]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tokens that end an answer: those the file names and those its family uses.
+pub fn ends(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut ends: Vec<u32> = ENDS.iter().filter_map(|mark| tokenizer.special(mark)).collect();
+    ends.extend(&vocabulary.ends);
+    ends.sort_unstable();
+    ends.dedup();
+    ends
+}
+
+fn fitting(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> &'static str {
+    let hash = vocabulary.template_hash.as_deref().unwrap_or_default();
+    if let Some((_, name)) = KNOWN.iter().find(|(known, _)| *known == hash) {
+        return name;
+    }
+    let has = |mark: &str| tokenizer.special(mark).is_some();
+    if has("<|im_start|>") && has("<|im_end|>") {
+        return match (vocabulary.architecture.as_str(), vocabulary.pre.as_str()) {
+            ("qwen2", _) => "qwen2.5",
+            (_, "smollm") => "smollm2",
+            _ => "chatml",
+        };
+    }
+    if has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>") { "llama3" } else { "plain" }
+}
+
+/// Only three roles exist between the marks, so that a role's name cannot carry text of its own.
+fn role(name: &str) -> &'static str {
+    match name {
+        "system" | "developer" => "system",
+        "assistant" => "assistant",
+        _ => "user",
+    }
+}
+
+/// Ids so far, and text that waits for the next mark so that it is encoded in one piece.
+struct Ids<'a> {
+    tokenizer: &'a Tokenizer,
+    limit: usize,
+    ids: Vec<u32>,
+    text: String,
+}
+
+impl Ids<'_> {
+    fn text(&mut self, parts: &[&str]) {
+        self.text.extend(parts.iter().copied());
+    }
+
+    fn mark(&mut self, id: u32) -> Result<(), TooLong> {
+        self.flush()?;
+        self.ids.push(id);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), TooLong> {
+        self.tokenizer.encode(&self.text, self.limit, &mut self.ids)?;
+        self.text.clear();
+        Ok(())
+    }
+}
