@@ -189,7 +189,13 @@ impl Answer {
     }
 
     /// The event of a chosen token, and whether it completed a stop string.
-    fn token(&mut self, id: u32, bytes: &[u8], logits: &[f32], table: &Tokenizer) -> Result<(Token, bool), EngineError> {
+    fn token(
+        &mut self,
+        id: u32,
+        bytes: &[u8],
+        logits: &[f32],
+        table: &Tokenizer,
+    ) -> Result<(Token, bool), EngineError> {
         let text = match self.stop.push(&self.utf8.push(bytes)) {
             Found::Text(text) => text,
             Found::Stop(text) => {

@@ -5,8 +5,9 @@
 //! with a bound, and the one after that is refused.
 
 pub mod cache;
-pub mod gguf;
+pub mod dtype;
 mod generate;
+pub mod gguf;
 pub mod metadata;
 pub mod model;
 mod queue;
@@ -53,7 +54,12 @@ impl Engine {
             let template = Template::choose(spec.template.as_deref(), &vocabulary, &tokenizer)?;
             Ok((model, vocabulary, tokenizer, template))
         }));
-        let broken = || EngineError::Load(format!("{}: the file is broken in a way that loading did not foresee", spec.path.display()));
+        let broken = || {
+            EngineError::Load(format!(
+                "{}: the file is broken in a way that loading did not foresee",
+                spec.path.display()
+            ))
+        };
         let (model, vocabulary, tokenizer, template) = loaded.map_err(|_| broken())??;
         let tokenizer = Arc::new(tokenizer);
         let queue = Arc::new(Queue::new(spec.queue));
@@ -98,7 +104,8 @@ impl Engine {
         let input_tokens = clamp(prompt.len());
         // Room for every token, the end and an error: the thread never waits for a reader.
         let (events, receiver) = mpsc::channel(limit.saturating_add(2));
-        let ticket = Ticket { prompt, sampling: job.sampling, limit, events, submitted: clock::now(), owner: job.owner };
+        let ticket =
+            Ticket { prompt, sampling: job.sampling, limit, events, submitted: clock::now(), owner: job.owner };
         let place = self.queue.push(ticket).map_err(|refused| match refused {
             Refused::Full => EngineError::QueueFull(self.queue.bound()),
             Refused::Closed => EngineError::Stopped,

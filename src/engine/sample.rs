@@ -44,8 +44,11 @@ impl Sampler {
         self.weights.clear();
         self.weights.extend((0_u32..).zip(logits).map(|(id, logit)| (id, ((f64::from(*logit) - max) / scale).exp())));
         let total: f64 = self.weights.iter().map(|(_, weight)| weight).sum();
-        let (kept, mass) =
-            if self.top_p < 1.0 { nucleus(&mut self.weights, self.top_p * total) } else { (self.weights.as_slice(), total) };
+        let (kept, mass) = if self.top_p < 1.0 {
+            nucleus(&mut self.weights, self.top_p * total)
+        } else {
+            (self.weights.as_slice(), total)
+        };
         let mut left = self.rng.f64() * mass;
         for (id, weight) in kept {
             left -= weight;
@@ -88,7 +91,8 @@ fn check(logits: &[f32]) -> Result<(u32, f64), EngineError> {
             best = Some((id, *logit));
         }
     }
-    best.map(|(id, logit)| (id, f64::from(logit))).ok_or_else(|| EngineError::Step("the model gave no logits".to_owned()))
+    best.map(|(id, logit)| (id, f64::from(logit)))
+        .ok_or_else(|| EngineError::Step("the model gave no logits".to_owned()))
 }
 
 /// The fewest most likely tokens that hold `mass`, best first, and what they hold.
@@ -167,7 +171,14 @@ mod tests {
         let mut sampler = Sampler::new(&sampling(1.0, 0.5, 3));
         let total: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
         let mut held = 0.0;
-        let allowed = logits.iter().take_while(|l| { let more = held < 0.5 * total; held += f64::from(**l).exp(); more }).count();
+        let allowed = logits
+            .iter()
+            .take_while(|l| {
+                let more = held < 0.5 * total;
+                held += f64::from(**l).exp();
+                more
+            })
+            .count();
         let drawn: Vec<u32> = (0..5000).map(|_| sampler.pick(&logits).unwrap()).collect();
         assert!(drawn.iter().all(|id| (*id as usize) < allowed));
         assert!(drawn.iter().any(|id| (*id as usize) > allowed / 2));

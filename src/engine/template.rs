@@ -36,8 +36,8 @@ const QWEN25_SYSTEM: &str = "You are Qwen, created by Alibaba Cloud. You are a h
 
 /// BLAKE3 of the template texts that the official files carry, and what they are called here.
 const KNOWN: [(&str, &str); 2] = [
-    ("SMOLHASH", "smollm2"),
-    ("QWENHASH", "qwen2.5"),
+    ("2ff3b438de276e44f744a575e323cd7c32a47e72d91baf30d965df0c307af35b", "smollm2"),
+    ("72e8302eb275e75b189b6a9ebfaa7aaba1b868c610b169b3b16c5cae2172148e", "qwen2.5"),
 ];
 
 /// Tokens that end a turn in one family or another; those that a model has end its answers.

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::str;
 
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::utils::SysRegex;
 use tokenizers::{Model as _, NormalizedString, Normalizer as _};
@@ -60,10 +60,12 @@ impl Tokenizer {
         }
         let merges = usable(vocabulary, &mergeable);
         let bpe = BPE::builder()
-            .vocab_and_merges(mergeable.into_iter().collect::<HashMap<String, u32>>(), merges)
+            .vocab_and_merges(mergeable.into_iter().collect::<Vocab>(), merges)
             .ignore_merges(pre.whole_words)
             .build()
-            .map_err(|_| EngineError::Load("the model file's merge table is broken: fetch the file again".to_owned()))?;
+            .map_err(|_| {
+                EngineError::Load("the model file's merge table is broken: fetch the file again".to_owned())
+            })?;
         Ok(Self { bpe, pre, bytes, ends, kinds: vocabulary.kinds.clone(), specials, alphabet })
     }
 
@@ -141,7 +143,9 @@ impl Tokenizer {
 fn usable(vocabulary: &Vocabulary, mergeable: &[(String, u32)]) -> Vec<(String, String)> {
     let known: HashSet<&str> = mergeable.iter().map(|(token, _)| token.as_str()).collect();
     let fine = |(left, right): &&(String, String)| {
-        known.contains(left.as_str()) && known.contains(right.as_str()) && known.contains(format!("{left}{right}").as_str())
+        known.contains(left.as_str())
+            && known.contains(right.as_str())
+            && known.contains(format!("{left}{right}").as_str())
     };
     vocabulary.merges.iter().filter(fine).cloned().collect()
 }
@@ -155,9 +159,9 @@ struct Pre {
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 impl Pre {
     fn named(name: &str) -> Result<Self, EngineError> {

@@ -1,5 +1,8 @@
 //! What goes into the engine and what comes out.
+//!
+//! Invariant: `Debug` of everything here shows sizes, never text of a prompt or an answer.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::api::query::{Message, Sampling};
@@ -22,7 +25,7 @@ pub struct ModelSpec {
 }
 
 /// What to generate from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Prompt {
     /// Rendered with the model's chat template.
     Chat(Vec<Message>),
@@ -52,7 +55,7 @@ pub enum Event {
 }
 
 /// A generated token.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Token {
     /// Text it added; may be empty while a character or a possible stop string is incomplete.
     pub text: String,
@@ -65,7 +68,7 @@ pub struct Token {
 }
 
 /// How a generation ended.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Done {
     /// `stop` or `length`.
     pub finish: Finish,
@@ -99,6 +102,34 @@ impl Finish {
             Self::Stop => "stop",
             Self::Length => "length",
         }
+    }
+}
+
+impl fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chat(messages) => f.debug_tuple("Chat").field(messages).finish(),
+            Self::Text(text) => f.debug_struct("Text").field("bytes", &text.len()).finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("bytes", &self.bytes.len())
+            .field("logprob", &self.logprob)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Done")
+            .field("finish", &self.finish)
+            .field("input_tokens", &self.input_tokens)
+            .field("output_tokens", &self.output_tokens)
+            .finish_non_exhaustive()
     }
 }
 

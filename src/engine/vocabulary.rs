@@ -76,7 +76,9 @@ pub fn read(metadata: &Metadata) -> Result<Vocabulary, EngineError> {
         bos: id("tokenizer.ggml.bos_token_id"),
         ends: ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"].iter().filter_map(|key| id(key)).collect(),
         add_bos: metadata.bool("tokenizer.ggml.add_bos_token").unwrap_or(pre == "llama-bpe"),
-        template_hash: metadata.text("tokenizer.chat_template").map(|t| blake3::hash(t.as_bytes()).to_hex().to_string()),
+        template_hash: metadata
+            .text("tokenizer.chat_template")
+            .map(|t| blake3::hash(t.as_bytes()).to_hex().to_string()),
         tokens: tokens.to_vec(),
     })
 }
