@@ -9,5 +9,6 @@ pub mod energy;
 pub mod engine;
 pub mod fault;
 pub mod journal;
+pub mod meter;
 pub mod policy;
 pub mod tables;

@@ -1,3 +1,227 @@
 //! The journal: one durable entry per request, whatever happened to it. Never prompt or answer text.
+//!
+//! [`Journal::offer`] puts an entry into a bounded queue and returns; one thread writes the queue to SQLite in groups.
+//! Invariants: the request path never waits for the disk; a full queue drops the new entry and counts it; an entry is
+//! written at most once, and exactly once unless it was counted as dropped; a disk that fails is tried again with
+//! growing pauses while serving goes on.
+//!
+//! What a crash costs: a killed process loses what was offered in its last 50 ms; a power cut loses what was
+//! written since the last checkpoint, at most [`writer::SYNC`] old.
 
+pub mod export;
+mod file;
 pub mod record;
+mod rows;
+pub mod schema;
+pub mod stats;
+mod writer;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::config::checked;
+
+pub use file::JournalError;
+pub use record::{Outcome, Record};
+
+/// A handle; clones share one queue and one writer. When the last one is dropped the writer empties the queue and ends.
+#[derive(Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+/// What `/readyz`, `/metrics` and `check` tell about the journal.
+#[derive(Clone, Debug, Serialize)]
+pub struct Health {
+    /// What the writer is doing.
+    pub state: State,
+    /// Entries written by this process.
+    pub written: u64,
+    /// Entries dropped because the queue was full.
+    pub dropped: u64,
+    /// Failed attempts to open or write.
+    pub errors: u64,
+    /// Entries that wait.
+    pub waiting: usize,
+}
+
+/// What the writer is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// `journal.enabled = false`.
+    Off,
+    /// Nothing was written yet.
+    Opening,
+    /// All is well.
+    Writing,
+    /// The last attempt failed; entries wait for the next one. The text says why.
+    Failing(String),
+}
+
+impl Journal {
+    /// Starts the writer. Never fails: a file that cannot be opened is tried again, and [`Journal::health`] says why.
+    pub fn open(config: &checked::Journal) -> Self {
+        let shared = Arc::new(Shared::new(config));
+        if !config.enabled {
+            shared.set_state(State::Off);
+            return Self { inner: Arc::new(Inner { shared, writer: Mutex::new(None) }) };
+        }
+        let theirs = Arc::clone(&shared);
+        let settings = config.clone();
+        let started =
+            std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer::run(&theirs, &settings));
+        let writer = match started {
+            Ok(handle) => Some(handle),
+            Err(e) => {
+                shared.failed(&format!("the writer's thread did not start: {}", e.kind()));
+                None
+            }
+        };
+        Self { inner: Arc::new(Inner { shared, writer: Mutex::new(writer) }) }
+    }
+
+    /// Queues one entry. Never blocks and never waits; when the queue is full the entry is dropped and counted.
+    pub fn offer(&self, record: Record) {
+        self.inner.shared.offer(Box::new(record));
+    }
+
+    /// Waits until everything offered so far is on disk. False: it is not, and [`Journal::health`] says why.
+    pub async fn flush(&self) -> bool {
+        match self.inner.shared.ask_flush() {
+            Some(done) => done.await.unwrap_or(false),
+            None => true,
+        }
+    }
+
+    /// Counts and state.
+    pub fn health(&self) -> Health {
+        self.inner.shared.health()
+    }
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Inner {
+    /// Waits for the writer, which tries each remaining entry once more and then ends.
+    fn drop(&mut self) {
+        self.shared.stop();
+        let handle = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(handle) = handle {
+            if handle.join().is_err() {
+                tracing::error!("the journal's writer panicked");
+            }
+        }
+    }
+}
+
+/// What handle and writer share.
+pub(in crate::journal) struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    capacity: usize,
+    enabled: bool,
+    written: AtomicU64,
+    dropped: AtomicU64,
+    errors: AtomicU64,
+    state: Mutex<State>,
+}
+
+/// Entries that wait, bounded by `journal.queue`: the newest is dropped when it is full.
+#[derive(Default)]
+pub(in crate::journal) struct Queue {
+    pub records: VecDeque<Box<Record>>,
+    pub flushes: Vec<oneshot::Sender<bool>>,
+    pub stop: bool,
+}
+
+impl Shared {
+    fn new(config: &checked::Journal) -> Self {
+        Self {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            capacity: config.queue,
+            enabled: config.enabled,
+            written: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            state: Mutex::new(State::Opening),
+        }
+    }
+
+    fn offer(&self, record: Box<Record>) {
+        if !self.enabled {
+            return;
+        }
+        let mut queue = self.lock();
+        if queue.records.len() >= self.capacity {
+            drop(queue);
+            self.drop_count(1);
+            return;
+        }
+        queue.records.push_back(record);
+        let waiting = queue.records.len();
+        drop(queue);
+        // The writer sleeps until the first entry and then collects a group: only these two need to wake it.
+        if waiting == 1 || waiting == writer::GROUP {
+            self.wake.notify_one();
+        }
+    }
+
+    fn ask_flush(&self) -> Option<oneshot::Receiver<bool>> {
+        if !self.enabled {
+            return None;
+        }
+        let (tell, done) = oneshot::channel();
+        self.lock().flushes.push(tell);
+        self.wake.notify_one();
+        Some(done)
+    }
+
+    fn stop(&self) {
+        self.lock().stop = true;
+        self.wake.notify_one();
+    }
+
+    fn health(&self) -> Health {
+        Health {
+            state: self.state.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            written: self.written.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            waiting: self.lock().records.len(),
+        }
+    }
+
+    /// Held for a push or a swap only, never across IO.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_state(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn drop_count(&self, n: u64) {
+        self.dropped.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn wrote(&self, n: u64) {
+        self.written.fetch_add(n, Ordering::Relaxed);
+        self.set_state(State::Writing);
+    }
+
+    fn failed(&self, why: &str) {
+        let count = self.errors.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::error!(error = %why, count, "journal attempt failed; serving goes on");
+        self.set_state(State::Failing(why.to_owned()));
+    }
+}

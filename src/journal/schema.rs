@@ -1,0 +1,98 @@
+//! The journal's tables, by version. A step is never edited once released: changes are new steps.
+
+/// `PRAGMA application_id` of a journal: "wrjl" in ASCII.
+pub const APPLICATION: i64 = 0x7772_6a6c;
+
+/// Statements that lead from version n to n + 1, n being the index.
+pub const STEPS: &[&str] = &["CREATE TABLE entry (
+    id INTEGER PRIMARY KEY,
+    arrived_ms INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    decision_id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    model_asked TEXT NOT NULL,
+    stream INTEGER NOT NULL,
+    domain TEXT NOT NULL,
+    domain_p REAL NOT NULL,
+    posterior BLOB NOT NULL,
+    policy TEXT NOT NULL,
+    policy_hash TEXT NOT NULL,
+    propensity REAL NOT NULL,
+    reason TEXT NOT NULL,
+    alternatives TEXT NOT NULL,
+    backend TEXT,
+    place TEXT,
+    attempts INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    fault TEXT,
+    status INTEGER,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    token_source TEXT,
+    joules_low REAL,
+    joules_mid REAL,
+    joules_high REAL,
+    joules_basis TEXT,
+    wasted_joules REAL,
+    saved_low REAL,
+    saved_mid REAL,
+    saved_high REAL,
+    quality_change REAL,
+    usd REAL,
+    ttft_ms REAL,
+    total_ms REAL NOT NULL,
+    overhead_us REAL NOT NULL,
+    session INTEGER
+) STRICT"];
+
+/// Columns in table order; `id` is a 41-bit Unix millisecond and 22 bits that tell entries of that millisecond apart.
+pub const COLUMNS: [&str; 39] = [
+    "id",
+    "arrived_ms",
+    "request_id",
+    "decision_id",
+    "tenant",
+    "endpoint",
+    "model_asked",
+    "stream",
+    "domain",
+    "domain_p",
+    "posterior",
+    "policy",
+    "policy_hash",
+    "propensity",
+    "reason",
+    "alternatives",
+    "backend",
+    "place",
+    "attempts",
+    "outcome",
+    "fault",
+    "status",
+    "input_tokens",
+    "output_tokens",
+    "token_source",
+    "joules_low",
+    "joules_mid",
+    "joules_high",
+    "joules_basis",
+    "wasted_joules",
+    "saved_low",
+    "saved_mid",
+    "saved_high",
+    "quality_change",
+    "usd",
+    "ttft_ms",
+    "total_ms",
+    "overhead_us",
+    "session",
+];
+
+/// Bits of an id below its millisecond.
+pub const ID_BITS: u32 = 22;
+
+/// The smallest id of a millisecond.
+pub fn id_floor(unix_ms: u64) -> i64 {
+    i64::try_from(unix_ms).unwrap_or(i64::MAX >> ID_BITS).min(i64::MAX >> ID_BITS) << ID_BITS
+}

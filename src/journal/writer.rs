@@ -1,0 +1,270 @@
+//! The writer's thread: takes groups off the queue, writes each in one transaction, keeps the file small.
+
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection, Row};
+use tokio::sync::oneshot;
+
+use super::file::{self, JournalError};
+use super::record::Record;
+use super::rows;
+use super::schema::{ID_BITS, id_floor};
+use super::{Shared, State};
+use crate::clock::{self, Instant};
+use crate::config::checked;
+
+/// Entries of one transaction; a fuller queue is written without waiting for [`COLLECT`].
+pub const GROUP: usize = 512;
+/// How long the first entry of a group waits for others.
+const COLLECT: Duration = Duration::from_millis(50);
+/// Written entries reach the disk itself, by a checkpoint, at least this often.
+pub const SYNC: Duration = Duration::from_secs(5);
+/// Pause between looks at age and size.
+const PRUNE: Duration = Duration::from_secs(60);
+/// Entries removed in one transaction: small, so that writing is never held up for long.
+const PRUNE_ROWS: i64 = 2000;
+/// After a failure the pause doubles from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// Until the handle is dropped.
+pub fn run(shared: &Shared, config: &checked::Journal) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return shared.failed(&format!("the writer's runtime did not start: {}", e.kind())),
+    };
+    let mut writer = Writer::new(shared, config);
+    loop {
+        let (group, stop) = writer.collect();
+        let done = runtime.block_on(writer.write(group));
+        if stop && (!done || shared.lock().records.is_empty()) {
+            return runtime.block_on(writer.end());
+        }
+        if done {
+            runtime.block_on(writer.upkeep());
+        } else {
+            writer.pause();
+        }
+    }
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    config: &'a checked::Journal,
+    db: Option<SqliteConnection>,
+    /// Taken off the queue and not yet on disk.
+    pending: Vec<(i64, Box<Record>)>,
+    ids: Ids,
+    pause: Duration,
+    synced: Instant,
+    pruned: Option<Instant>,
+    dirty: bool,
+}
+
+impl<'a> Writer<'a> {
+    fn new(shared: &'a Shared, config: &'a checked::Journal) -> Self {
+        Self {
+            shared,
+            config,
+            db: None,
+            pending: Vec::new(),
+            ids: Ids::new(),
+            pause: PAUSES.0,
+            synced: clock::now(),
+            pruned: None,
+            dirty: false,
+        }
+    }
+
+    /// Sleeps until there is something to do, gives a group a moment to fill, and takes it.
+    fn collect(&mut self) -> (Vec<Box<Record>>, bool) {
+        let shared = self.shared;
+        let mut queue = shared.lock();
+        let idle = queue.records.is_empty() && queue.flushes.is_empty() && !queue.stop;
+        if idle && self.pending.is_empty() && self.db.is_some() {
+            let nap = if self.dirty { SYNC } else { PRUNE };
+            queue = shared.wake.wait_timeout(queue, nap).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let hurry = |q: &super::Queue| q.stop || !q.flushes.is_empty() || q.records.len() >= GROUP;
+        if !queue.records.is_empty() && !hurry(&queue) {
+            let waited = shared.wake.wait_timeout_while(queue, COLLECT, |q| !hurry(q));
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let room = GROUP.saturating_sub(self.pending.len()).min(queue.records.len());
+        (queue.records.drain(..room).collect(), queue.stop)
+    }
+
+    /// One attempt for everything pending. True: it is on disk.
+    async fn write(&mut self, group: Vec<Box<Record>>) -> bool {
+        for record in group {
+            self.pending.push((self.ids.next(), record));
+        }
+        let result = self.attempt().await;
+        let done = result.is_ok();
+        match result {
+            Ok(()) => self.pause = PAUSES.0,
+            Err(error) => {
+                self.shared.failed(&error.to_string());
+                self.db = None;
+                if matches!(error, JournalError::Damaged(_)) {
+                    self.set_aside();
+                }
+            }
+        }
+        let mut queue = self.shared.lock();
+        if !done || queue.records.is_empty() {
+            let flushes = std::mem::take(&mut queue.flushes);
+            drop(queue);
+            answer(flushes, done);
+        }
+        done
+    }
+
+    async fn attempt(&mut self) -> Result<(), JournalError> {
+        let path = self.config.path.as_path();
+        let db = match &mut self.db {
+            Some(db) => db,
+            none => none.insert(file::open(path).await?),
+        };
+        if self.pending.is_empty() {
+            self.shared.set_state(State::Writing);
+            return Ok(());
+        }
+        insert_all(db, &self.pending).await.map_err(|e| JournalError::of(path, &e))?;
+        self.shared.wrote(self.pending.len() as u64);
+        self.pending.clear();
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn set_aside(&self) {
+        match file::set_aside(&self.config.path, clock::unix_ms()) {
+            Ok(aside) => tracing::error!(file = %aside.display(), "the damaged journal was moved aside"),
+            Err(error) => self.shared.failed(&error.to_string()),
+        }
+    }
+
+    /// Waits out a failure, unless the handle goes away.
+    fn pause(&mut self) {
+        let queue = self.shared.lock();
+        drop(self.shared.wake.wait_timeout_while(queue, self.pause, |q| !q.stop && q.flushes.is_empty()));
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+
+    /// Checkpoint and retention, each in its time. A failure here is counted like one in writing.
+    async fn upkeep(&mut self) {
+        let Some(db) = &mut self.db else { return };
+        let now = clock::now();
+        let mut result = Ok(());
+        if self.dirty && now.duration_since(self.synced) >= SYNC {
+            result = sqlx::raw_sql("PRAGMA wal_checkpoint(PASSIVE)").execute(&mut *db).await.map(drop);
+            self.synced = now;
+            self.dirty = false;
+        }
+        if result.is_ok() && self.pruned.is_none_or(|last| now.duration_since(last) >= PRUNE) {
+            match prune(db, self.config, clock::unix_ms()).await {
+                // More to remove: come back after the next group.
+                Ok(removed) => self.pruned = (removed < PRUNE_ROWS as u64).then_some(now),
+                Err(e) => result = Err(e),
+            }
+        }
+        if let Err(e) = result {
+            self.shared.failed(&JournalError::of(&self.config.path, &e).to_string());
+            self.db = None;
+        }
+    }
+
+    /// What could not be written is counted; nobody waits for it any more.
+    async fn end(&mut self) {
+        let mut queue = self.shared.lock();
+        let left = self.pending.len() + queue.records.len();
+        queue.records.clear();
+        let flushes = std::mem::take(&mut queue.flushes);
+        drop(queue);
+        answer(flushes, left == 0);
+        if left > 0 {
+            self.shared.drop_count(left as u64);
+            tracing::error!(entries = left, "the journal ended with entries that could not be written");
+        }
+        if let Some(db) = self.db.take() {
+            if let Err(e) = db.close().await {
+                self.shared.failed(&JournalError::of(&self.config.path, &e).to_string());
+            }
+        }
+    }
+}
+
+/// Tells those who wait for a flush; one who went away meanwhile is no matter.
+fn answer(flushes: Vec<oneshot::Sender<bool>>, done: bool) {
+    for tell in flushes {
+        let _ = tell.send(done);
+    }
+}
+
+async fn insert_all(db: &mut SqliteConnection, entries: &[(i64, Box<Record>)]) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin_with("BEGIN IMMEDIATE").await?;
+    rows::insert(&mut tx, entries).await?;
+    tx.commit().await
+}
+
+/// Removes entries over age, then the oldest while the file is over its size; at most [`PRUNE_ROWS`] a call.
+pub async fn prune(db: &mut SqliteConnection, config: &checked::Journal, now_ms: u64) -> Result<u64, sqlx::Error> {
+    let keep_ms = u64::try_from(config.keep.as_millis()).unwrap_or(u64::MAX);
+    let mut bound = id_floor(now_ms.saturating_sub(keep_ms));
+    if size(db).await? > config.max_bytes {
+        bound = i64::MAX;
+    }
+    let removed = sqlx::query("DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE id < ? ORDER BY id LIMIT ?)")
+        .bind(bound)
+        .bind(PRUNE_ROWS)
+        .execute(&mut *db)
+        .await?
+        .rows_affected();
+    if removed > 0 {
+        tracing::info!(entries = removed, "journal entries over age or size removed");
+        sqlx::raw_sql("PRAGMA incremental_vacuum(4096)").execute(&mut *db).await?;
+    }
+    Ok(removed)
+}
+
+/// Bytes in use, free pages left out.
+async fn size(db: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    let row = sqlx::query(
+        "SELECT (SELECT page_count FROM pragma_page_count) AS pages,
+                (SELECT freelist_count FROM pragma_freelist_count) AS free,
+                (SELECT page_size FROM pragma_page_size) AS bytes",
+    )
+    .fetch_one(db)
+    .await?;
+    let (pages, free, bytes): (i64, i64, i64) = (row.try_get("pages")?, row.try_get("free")?, row.try_get("bytes")?);
+    Ok(u64::try_from((pages - free).max(0).saturating_mul(bytes)).unwrap_or(0))
+}
+
+/// Ids that sort by time, never repeat in a process, and almost never between processes on one file.
+struct Ids {
+    last: i64,
+    mark: i64,
+}
+
+impl Ids {
+    /// Low bits that a process may count within a millisecond; the ten above them mark the process.
+    const COUNT_BITS: u32 = 12;
+
+    fn new() -> Self {
+        Self { last: 0, mark: i64::from(fastrand::u16(0..1 << (ID_BITS - Self::COUNT_BITS))) << Self::COUNT_BITS }
+    }
+
+    /// The wall clock may jump back; ids do not.
+    fn next(&mut self) -> i64 {
+        self.last = (id_floor(clock::unix_ms()) + self.mark).max(self.last + 1);
+        self.last
+    }
+}
+
+/// For `check`: whether the file could be written now, without writing an entry.
+pub async fn probe(path: &Path) -> Result<(), JournalError> {
+    let db = file::open(path).await?;
+    db.close().await.map_err(|e| JournalError::of(path, &e))
+}

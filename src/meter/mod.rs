@@ -1,0 +1,399 @@
+//! Metrics: counted in memory, rendered for Prometheus on the admin listener. [`names`] lists them.
+//!
+//! Invariants: handles are registered once and kept, so that a request costs a few atomic additions; no label value
+//! comes from a client; nothing here waits. Without [`install`] every call does nothing.
+
+pub mod log;
+pub mod names;
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::energy::Basis;
+use crate::journal::{Health, Outcome, Record, State};
+use crate::policy::types::Place;
+
+use names::{Kind, Name};
+
+/// Histogram samples are folded into buckets this often, so that memory stays bounded when nobody scrapes.
+const FOLD: Duration = Duration::from_secs(5);
+
+static METER: OnceLock<Meter> = OnceLock::new();
+
+struct Meter {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// By endpoint, outcome and place; see [`slot`].
+    requests: Vec<Counter>,
+    /// By operation and place.
+    spans: Vec<Spans>,
+    overhead: Histogram,
+    wasted: Gauge,
+    saved: [Gauge; 3],
+    in_flight: Gauge,
+    connections: Gauge,
+    cache: [Counter; 2],
+    reloads: [Counter; 2],
+    backends: RwLock<HashMap<Arc<str>, Arc<Backend>>>,
+    faults: RwLock<HashMap<&'static str, Counter>>,
+}
+
+struct Spans {
+    duration: Histogram,
+    first_token: Histogram,
+}
+
+/// Handles of one configured backend.
+struct Backend {
+    input: Counter,
+    output: Counter,
+    input_usage: Histogram,
+    output_usage: Histogram,
+    joules: [Gauge; BASES.len()],
+    unknown: Counter,
+    usd: Gauge,
+    breaker: Gauge,
+    queue: Gauge,
+}
+
+/// Breaker of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breaker {
+    /// Queries pass.
+    Closed,
+    /// One probe may pass.
+    HalfOpen,
+    /// Nothing passes.
+    Open,
+}
+
+const ENDPOINTS: [&str; 4] = ["chat", "completions", "route", "other"];
+const OUTCOMES: [(Outcome, &str); 6] = [
+    (Outcome::Ok, "ok"),
+    (Outcome::Cached, "cached"),
+    (Outcome::Refused, "refused"),
+    (Outcome::Upstream, "upstream"),
+    (Outcome::Fault, "fault"),
+    (Outcome::Hangup, "hangup"),
+];
+const PLACES: [&str; 3] = ["local", "cloud", "none"];
+const OPERATIONS: [&str; 2] = ["chat", "text_completion"];
+const BASES: [Basis; 6] =
+    [Basis::Counter, Basis::Power, Basis::Utilisation, Basis::Published, Basis::Modelled, Basis::Unknown];
+
+/// Starts counting. Later calls do nothing.
+pub fn install() {
+    METER.get_or_init(|| {
+        let meter = Meter::new();
+        let handle = meter.handle.clone();
+        let folding = std::thread::Builder::new().name("meter".to_owned()).spawn(move || {
+            loop {
+                std::thread::sleep(FOLD);
+                handle.run_upkeep();
+            }
+        });
+        if let Err(e) = folding {
+            tracing::error!(error = %e.kind(), "the meter's thread did not start: histograms grow until scraped");
+        }
+        meter
+    });
+}
+
+/// The text that Prometheus scrapes.
+pub fn render(journal: &Health) -> String {
+    let Some(meter) = METER.get() else { return String::new() };
+    meter.journal(journal);
+    meter.handle.render()
+}
+
+/// Counts one finished request.
+pub fn count(record: &Record) {
+    if let Some(meter) = METER.get() {
+        meter.count(record);
+    }
+}
+
+/// Requests in flight now.
+pub fn in_flight(n: usize) {
+    if let Some(meter) = METER.get() {
+        meter.in_flight.set(float(n));
+    }
+}
+
+/// A client connection opened (+1) or closed (-1).
+pub fn connections(change: f64) {
+    if let Some(meter) = METER.get() {
+        meter.connections.increment(change);
+    }
+}
+
+/// A look into the cache.
+pub fn cache(hit: bool) {
+    if let Some([miss, found]) = METER.get().map(|m| &m.cache) {
+        if hit { found.increment(1) } else { miss.increment(1) }
+    }
+}
+
+/// A reload of the configuration.
+pub fn reload(accepted: bool) {
+    if let Some([refused, ok]) = METER.get().map(|m| &m.reloads) {
+        if accepted { ok.increment(1) } else { refused.increment(1) }
+    }
+}
+
+/// The breaker of a configured backend.
+pub fn breaker(backend: &Arc<str>, state: Breaker) {
+    if let Some(meter) = METER.get() {
+        meter.backend(backend).breaker.set(match state {
+            Breaker::Closed => 0.0,
+            Breaker::HalfOpen => 1.0,
+            Breaker::Open => 2.0,
+        });
+    }
+}
+
+/// Jobs that wait for a configured backend.
+pub fn queue_depth(backend: &Arc<str>, waiting: usize) {
+    if let Some(meter) = METER.get() {
+        meter.backend(backend).queue.set(float(waiting));
+    }
+}
+
+impl Meter {
+    fn new() -> Self {
+        let mut builder = PrometheusBuilder::new();
+        for name in names::ALL.iter().filter(|n| n.kind == Kind::Histogram) {
+            // Fails only for an empty list, and each has buckets (a test); without them it would be a summary.
+            builder = match builder.set_buckets_for_metric(Matcher::Full(name.name.to_owned()), name.buckets) {
+                Ok(b) => b,
+                Err(_) => PrometheusBuilder::new(),
+            };
+        }
+        let recorder = builder.build_recorder();
+        describe(&recorder);
+        let r = &recorder;
+        let mut requests = Vec::new();
+        for endpoint in ENDPOINTS {
+            for (_, outcome) in OUTCOMES {
+                for place in PLACES {
+                    requests.push(counter(
+                        r,
+                        names::REQUESTS,
+                        &[("endpoint", endpoint), ("outcome", outcome), ("place", place)],
+                    ));
+                }
+            }
+        }
+        let mut spans = Vec::new();
+        for operation in OPERATIONS {
+            for place in PLACES {
+                let labels = [("gen_ai_operation_name", operation), ("place", place)];
+                spans.push(Spans {
+                    duration: histogram(r, names::DURATION, &labels),
+                    first_token: histogram(r, names::FIRST_TOKEN, &labels),
+                });
+            }
+        }
+        Self {
+            handle: recorder.handle(),
+            requests,
+            spans,
+            overhead: histogram(r, names::OVERHEAD_TIME, &[]),
+            wasted: gauge(r, names::WASTED, &[]),
+            saved: ["low", "mid", "high"].map(|a| gauge(r, names::SAVED, &[("assumption", a)])),
+            in_flight: gauge(r, names::IN_FLIGHT, &[]),
+            connections: gauge(r, names::CONNECTIONS, &[]),
+            cache: ["miss", "hit"].map(|w| counter(r, names::CACHE, &[("result", w)])),
+            reloads: ["refused", "ok"].map(|w| counter(r, names::RELOADS, &[("result", w)])),
+            backends: RwLock::default(),
+            faults: RwLock::default(),
+            recorder,
+        }
+    }
+
+    fn count(&self, record: &Record) {
+        let place = record.place.map_or(2, |p| if p == Place::Local { 0 } else { 1 });
+        if let Some(counter) = self.requests.get(slot(record, place)) {
+            counter.increment(1);
+        }
+        let operation = usize::from(record.endpoint == "completions");
+        if let (Some(spans), true) = (self.spans.get(operation * PLACES.len() + place), record.endpoint != "route") {
+            spans.duration.record(record.total_ms / 1e3);
+            if let Some(ms) = record.ttft_ms {
+                spans.first_token.record(ms / 1e3);
+            }
+        }
+        self.overhead.record(record.overhead_us / 1e6);
+        if let Some(code) = record.fault {
+            self.fault(code);
+        }
+        self.wasted.increment(record.wasted_joules.unwrap_or(0.0));
+        let [low, mid, high] = &self.saved;
+        for (gauge, value) in [(low, record.saved.low), (mid, record.saved.mid), (high, record.saved.high)] {
+            gauge.increment(value.unwrap_or(0.0));
+        }
+        if let Some(name) = &record.backend {
+            self.backend(name).count(record);
+        }
+    }
+
+    fn fault(&self, code: &'static str) {
+        if let Some(counter) = self.faults.read().unwrap_or_else(PoisonError::into_inner).get(code) {
+            return counter.increment(1);
+        }
+        let new = counter(&self.recorder, names::FAULTS, &[("code", code)]);
+        self.faults.write().unwrap_or_else(PoisonError::into_inner).entry(code).or_insert(new).increment(1);
+    }
+
+    /// Names come from the configuration, so the map is as small as that.
+    fn backend(&self, name: &Arc<str>) -> Arc<Backend> {
+        if let Some(found) = self.backends.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(found);
+        }
+        let new = Arc::new(Backend::new(&self.recorder, name));
+        Arc::clone(self.backends.write().unwrap_or_else(PoisonError::into_inner).entry(Arc::clone(name)).or_insert(new))
+    }
+
+    fn journal(&self, health: &Health) {
+        let r = &self.recorder;
+        counter(r, names::JOURNAL_WRITTEN, &[]).absolute(health.written);
+        counter(r, names::JOURNAL_DROPPED, &[]).absolute(health.dropped);
+        counter(r, names::JOURNAL_ERRORS, &[]).absolute(health.errors);
+        gauge(r, names::JOURNAL_WAITING, &[]).set(float(health.waiting));
+        gauge(r, names::JOURNAL_UP, &[]).set(if matches!(health.state, State::Failing(_)) { 0.0 } else { 1.0 });
+    }
+}
+
+impl Backend {
+    fn new(r: &PrometheusRecorder, name: &str) -> Self {
+        let typed = |kind| [("backend", name), ("gen_ai_token_type", kind)];
+        Self {
+            input: counter(r, names::TOKENS_TOTAL, &typed("input")),
+            output: counter(r, names::TOKENS_TOTAL, &typed("output")),
+            input_usage: histogram(r, names::TOKEN_USAGE, &typed("input")),
+            output_usage: histogram(r, names::TOKEN_USAGE, &typed("output")),
+            joules: BASES.map(|b| gauge(r, names::JOULES, &[("backend", name), ("basis", b.name())])),
+            unknown: counter(r, names::JOULES_UNKNOWN, &[("backend", name)]),
+            usd: gauge(r, names::USD, &[("backend", name)]),
+            breaker: gauge(r, names::BREAKER, &[("backend", name)]),
+            queue: gauge(r, names::QUEUE, &[("backend", name)]),
+        }
+    }
+
+    fn count(&self, record: &Record) {
+        for (tokens, total, usage) in [
+            (record.input_tokens, &self.input, &self.input_usage),
+            (record.output_tokens, &self.output, &self.output_usage),
+        ] {
+            if let Some(n) = tokens {
+                total.increment(u64::from(n));
+                usage.record(f64::from(n));
+            }
+        }
+        match record.joules.and_then(|j| Some((j.mid?, j.basis))) {
+            Some((joules, basis)) => {
+                if let Some((_, gauge)) = BASES.iter().zip(&self.joules).find(|(b, _)| **b == basis) {
+                    gauge.increment(joules);
+                }
+            }
+            None => self.unknown.increment(1),
+        }
+        self.usd.increment(record.usd.unwrap_or(0.0));
+    }
+}
+
+/// Index into `Meter::requests`.
+fn slot(record: &Record, place: usize) -> usize {
+    let endpoint = ENDPOINTS.iter().position(|e| *e == record.endpoint).unwrap_or(ENDPOINTS.len() - 1);
+    let outcome = OUTCOMES.iter().position(|(o, _)| *o == record.outcome).unwrap_or(0);
+    (endpoint * OUTCOMES.len() + outcome) * PLACES.len() + place
+}
+
+const META: Metadata<'static> = Metadata::new("wattroute", Level::INFO, None);
+
+fn key(name: Name, labels: &[(&'static str, &str)]) -> Key {
+    Key::from_parts(name.name, labels.iter().map(|(k, v)| Label::new(*k, (*v).to_owned())).collect::<Vec<_>>())
+}
+
+fn counter(r: &PrometheusRecorder, name: Name, labels: &[(&'static str, &str)]) -> Counter {
+    r.register_counter(&key(name, labels), &META)
+}
+
+fn gauge(r: &PrometheusRecorder, name: Name, labels: &[(&'static str, &str)]) -> Gauge {
+    r.register_gauge(&key(name, labels), &META)
+}
+
+fn histogram(r: &PrometheusRecorder, name: Name, labels: &[(&'static str, &str)]) -> Histogram {
+    r.register_histogram(&key(name, labels), &META)
+}
+
+fn describe(r: &PrometheusRecorder) {
+    for name in names::ALL {
+        let (key, help): (KeyName, SharedString) = (name.name.into(), name.help.into());
+        let unit: Option<Unit> = None;
+        match name.kind {
+            Kind::Counter => r.describe_counter(key, unit, help),
+            Kind::Gauge => r.describe_gauge(key, unit, help),
+            Kind::Histogram => r.describe_histogram(key, unit, help),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of things in memory stay far below 2^52")]
+fn float(n: usize) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::Joules;
+
+    #[test]
+    fn a_request_shows_up_under_every_name_it_touches() {
+        install();
+        let record = Record {
+            endpoint: "chat",
+            backend: Some(Arc::from("local/smollm2")),
+            place: Some(Place::Local),
+            outcome: Outcome::Ok,
+            input_tokens: Some(12),
+            output_tokens: Some(30),
+            joules: Some(Joules::range(1.0, 2.0, 3.0, Basis::Utilisation)),
+            total_ms: 120.0,
+            ttft_ms: Some(15.0),
+            overhead_us: 40.0,
+            ..Record::default()
+        };
+        count(&record);
+        count(&Record { joules: None, fault: Some("upstream_cut"), outcome: Outcome::Fault, ..record });
+        let health = Health { state: State::Writing, written: 7, dropped: 1, errors: 2, waiting: 3 };
+        let text = render(&health);
+        for line in [
+            "wattroute_requests_total{endpoint=\"chat\",outcome=\"ok\",place=\"local\"} 1",
+            "wattroute_requests_total{endpoint=\"chat\",outcome=\"fault\",place=\"local\"} 1",
+            "wattroute_faults_total{code=\"upstream_cut\"} 1",
+            "wattroute_tokens_total{backend=\"local/smollm2\",gen_ai_token_type=\"output\"} 60",
+            "wattroute_joules{backend=\"local/smollm2\",basis=\"utilisation\"} 2",
+            "wattroute_joules_unknown_total{backend=\"local/smollm2\"} 1",
+            "gen_ai_server_request_duration_seconds_bucket{gen_ai_operation_name=\"chat\",place=\"local\",le=\"0.16\"} 2",
+            "wattroute_overhead_seconds_bucket{le=\"0.00004\"} 2",
+            "wattroute_journal_dropped_total 1",
+            "wattroute_journal_up 1",
+        ] {
+            assert!(text.contains(line), "{line}\nnot in\n{text}");
+        }
+    }
+
+    #[test]
+    fn every_histogram_has_buckets_and_every_name_help() {
+        for name in names::ALL {
+            assert_eq!(name.kind == Kind::Histogram, !name.buckets.is_empty(), "{}", name.name);
+            assert!(name.help.ends_with('.'), "{}", name.name);
+        }
+    }
+}
