@@ -3,12 +3,15 @@
 pub mod api;
 pub mod backend;
 pub mod classify;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod energy;
 pub mod engine;
 pub mod fault;
+pub mod fetch;
 pub mod journal;
 pub mod meter;
+pub mod models;
 pub mod policy;
 pub mod tables;

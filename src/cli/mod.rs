@@ -1,0 +1,4 @@
+//! One file per command. Only these print.
+#![allow(clippy::print_stdout, reason = "a command prints")]
+
+pub mod models;
