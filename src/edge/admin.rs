@@ -1,0 +1,113 @@
+//! What the operator asks: `/metrics`, `/healthz`, `/readyz`, and pages of facts under `/admin/`. GET and HEAD only.
+//!
+//! Served by the same edge on a second listener, and on the data plane for the two health paths. It shows counts,
+//! names and states; never keys, prompts, answers or an upstream's words, because nothing here has them.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use super::answer::{fault_response, json};
+use crate::fault::{Fault, Kind};
+use crate::gate::{Conn, check_local};
+
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Makes a page of facts when it is asked for.
+pub type Page = Box<dyn Fn() -> Value + Send + Sync>;
+
+/// What the admin listener shows.
+pub struct Admin {
+    /// Renders the metrics.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Whether requests are wanted, and what else an operator should know.
+    pub ready: Box<dyn Fn() -> Readiness + Send + Sync>,
+    /// By path, for example `/admin/backends`.
+    pub pages: BTreeMap<&'static str, Page>,
+    /// The listener is on loopback: foreign Host and Origin are refused.
+    pub loopback: bool,
+}
+
+/// The state behind `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why requests are not wanted; empty is ready.
+    pub reasons: Vec<String>,
+    /// Backends that could answer.
+    pub backends_on: usize,
+    /// Requests in flight.
+    pub in_flight: usize,
+    /// Journal entries that were dropped.
+    pub journal_dropped: u64,
+}
+
+impl Readiness {
+    /// The answer to `/readyz`: 200, or 503 with the reasons.
+    pub fn response(&self) -> Response<Full<Bytes>> {
+        let ready = self.reasons.is_empty();
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let facts = json!({
+            "ready": ready,
+            "reasons": self.reasons,
+            "backends_on": self.backends_on,
+            "in_flight": self.in_flight,
+            "journal": { "dropped": self.journal_dropped },
+        });
+        json(status, &facts)
+    }
+}
+
+/// The answer to `/healthz`: the program runs.
+pub fn health() -> Response<Full<Bytes>> {
+    json(StatusCode::OK, &json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+}
+
+/// The admin listener's handler, for [`super::serve`].
+pub fn handler(admin: Arc<Admin>) -> impl super::Handler {
+    move |request: Request<Incoming>, _conn: Conn| {
+        let response = admin.answer(&request.into_parts().0);
+        ready(response.map(|body| body.map_err(|never| match never {})))
+    }
+}
+
+impl Admin {
+    fn answer(&self, head: &Parts) -> Response<Full<Bytes>> {
+        if self.loopback
+            && let Err(fault) = check_local(&head.uri, &head.headers)
+        {
+            return fault_response(&fault);
+        }
+        let path = head.uri.path();
+        let known = matches!(path, "/metrics" | "/healthz" | "/readyz") || self.pages.contains_key(path);
+        if !known {
+            return fault_response(&Fault::new(Kind::NotFound, "no such page"));
+        }
+        if head.method != Method::GET && head.method != Method::HEAD {
+            let mut response = fault_response(&Fault::new(Kind::Method, "GET or HEAD only"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return response;
+        }
+        match path {
+            "/metrics" => {
+                let mut response = Response::new(Full::new(Bytes::from((self.metrics)())));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+                response
+            }
+            "/healthz" => health(),
+            "/readyz" => (self.ready)().response(),
+            _ => match self.pages.get(path) {
+                Some(page) => json(StatusCode::OK, &page()),
+                None => fault_response(&Fault::new(Kind::NotFound, "no such page")),
+            },
+        }
+    }
+}
