@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod backend;
+pub mod cache;
 pub mod classify;
 pub mod cli;
 pub mod clock;

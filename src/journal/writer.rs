@@ -1,6 +1,5 @@
 //! The writer's thread: takes groups off the queue, writes each in one transaction, keeps the file small.
 
-use std::path::Path;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -261,10 +260,4 @@ impl Ids {
         self.last = (id_floor(clock::unix_ms()) + self.mark).max(self.last + 1);
         self.last
     }
-}
-
-/// For `check`: whether the file could be written now, without writing an entry.
-pub async fn probe(path: &Path) -> Result<(), JournalError> {
-    let db = file::open(path).await?;
-    db.close().await.map_err(|e| JournalError::of(path, &e))
 }
