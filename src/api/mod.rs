@@ -1,5 +1,17 @@
 //! The wire formats: bytes to query, faults to bytes, and the SSE observer. Pure: no socket, no clock.
 
+mod asked;
+mod chat;
+mod completions;
 pub mod error;
+pub(crate) mod event;
+mod fields;
 pub mod models;
 pub mod query;
+pub mod read;
+pub mod rewrite;
+mod scan;
+pub mod sse;
+
+pub use read::read_query;
+pub use rewrite::rewrite;
