@@ -1,0 +1,186 @@
+//! How good a classifier is on labelled examples: accuracy with its interval, F1, calibration, coverage after abstention.
+
+use std::fmt::Write as _;
+
+use super::Classifier;
+use super::domain::{DOMAINS, Domain, Posterior};
+use super::labelled::{Example, Set, Split};
+
+/// Classes of equal width for the calibration error.
+const BINS: usize = 15;
+
+/// A named selection of held-out texts with their labels.
+pub struct Held {
+    /// As printed.
+    pub name: &'static str,
+    /// Texts as they are asked, and their labels.
+    pub rows: Vec<(String, Domain)>,
+}
+
+/// The measured selections of one split. `with options` shows exam questions as they are usually asked.
+pub fn held(examples: &[Example], split: Split) -> Vec<Held> {
+    let pick = |name, set: Set, options: bool| {
+        let of_set = examples.iter().filter(|e| e.split == split && e.set == set);
+        let text = |e: &Example| if options { e.with_options() } else { e.text.clone() };
+        Held { name, rows: of_set.map(|e| (text(e), e.domain)).collect() }
+    };
+    let all = vec![
+        pick("MMLU-Pro, question only", Set::MmluPro, false),
+        pick("MMLU-Pro, with options", Set::MmluPro, true),
+        pick("O*NET tasks, unseen occupations", Set::Onet, false),
+        pick("GSM8K", Set::Gsm8k, false),
+        pick("CRUXEval", Set::CruxEval, false),
+        pick("MT-Bench, never trained on", Set::MtBench, false),
+        pick("chat", Set::Chat, false),
+        pick("none", Set::Nothing, false),
+    ];
+    all.into_iter().filter(|h| !h.rows.is_empty()).collect()
+}
+
+/// Figures over one selection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    /// Texts.
+    pub n: usize,
+    /// Most likely domain, before abstention, is the label.
+    pub correct: usize,
+    /// Most likely domain after abstention is not `None`, or the label is.
+    pub answered: usize,
+    /// Right among the answered.
+    pub answered_correct: usize,
+    /// Mean F1 over the labels that occur.
+    pub macro_f1: f64,
+    /// Expected calibration error of the posterior before abstention, 15 bins.
+    pub ece: f64,
+    /// `confusion[label][answer]`, before abstention.
+    pub confusion: Vec<[u32; DOMAINS]>,
+}
+
+impl Score {
+    /// Share correct.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.n.max(1) as f64
+    }
+}
+
+/// Runs the classifier over labelled texts.
+pub fn score(classifier: &Classifier, rows: &[(String, Domain)]) -> Score {
+    let posteriors: Vec<Posterior> = rows.iter().map(|(text, _)| classifier.calibrated(text)).collect();
+    let mut confusion = vec![[0u32; DOMAINS]; DOMAINS];
+    let (mut correct, mut answered, mut answered_correct) = (0, 0, 0);
+    let mut sure = Vec::with_capacity(rows.len());
+    for ((text, label), posterior) in rows.iter().zip(&posteriors) {
+        let (top, p) = posterior.top();
+        if let Some(cell) = confusion.get_mut(label.index()).and_then(|r| r.get_mut(top.index())) {
+            *cell += 1;
+        }
+        correct += usize::from(top == *label);
+        sure.push((p, top == *label));
+        let (said, _) = classifier.posterior(text).top();
+        answered += usize::from(said != Domain::NONE || *label == Domain::NONE);
+        answered_correct += usize::from(said == *label);
+    }
+    let macro_f1 = macro_f1(&confusion);
+    Score { n: rows.len(), correct, answered, answered_correct, macro_f1, ece: ece(&sure), confusion }
+}
+
+/// Mean gap between stated and observed certainty over bins of the stated one, weighted by their size.
+pub fn ece(sure: &[(f32, bool)]) -> f64 {
+    let mut bins = vec![(0usize, 0f64, 0usize); BINS];
+    for (p, right) in sure {
+        let at = ((p * BINS as f32) as usize).min(BINS - 1);
+        if let Some(bin) = bins.get_mut(at) {
+            *bin = (bin.0 + 1, bin.1 + f64::from(*p), bin.2 + usize::from(*right));
+        }
+    }
+    bins.iter().map(|(_, stated, right)| (stated - *right as f64).abs()).sum::<f64>() / sure.len().max(1) as f64
+}
+
+/// Wilson interval of a share at 95 %.
+pub fn wilson(correct: usize, n: usize) -> (f64, f64) {
+    if n == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, z) = (n as f64, 1.959_964);
+    let p = correct as f64 / n;
+    let middle = p + z * z / (2.0 * n);
+    let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
+    ((middle - half) / (1.0 + z * z / n), (middle + half) / (1.0 + z * z / n))
+}
+
+/// Precision, recall and F1 of one domain; None where it neither occurs nor is answered.
+pub fn class(confusion: &[[u32; DOMAINS]], domain: Domain) -> Option<(f64, f64, f64)> {
+    let at = domain.index();
+    let row = confusion.get(at)?;
+    let hits = f64::from(*row.get(at)?);
+    let labelled: f64 = row.iter().map(|n| f64::from(*n)).sum();
+    let answered: f64 = confusion.iter().filter_map(|r| r.get(at)).map(|n| f64::from(*n)).sum();
+    if labelled + answered == 0.0 {
+        return None;
+    }
+    Some((hits / answered.max(1.0), hits / labelled.max(1.0), 2.0 * hits / (labelled + answered)))
+}
+
+fn macro_f1(confusion: &[[u32; DOMAINS]]) -> f64 {
+    let occurring = Domain::all().filter(|d| confusion.get(d.index()).is_some_and(|r| r.iter().any(|n| *n > 0)));
+    let scores: Vec<f64> = occurring.filter_map(|d| class(confusion, d)).map(|c| c.2).collect();
+    scores.iter().sum::<f64>() / scores.len().max(1) as f64
+}
+
+/// A line per selection.
+pub fn table(scores: &[(&str, Score)]) -> String {
+    let mut out = format!(
+        "{:<34}{:>6}{:>10}{:>18}{:>10}{:>7}{:>10}{:>10}\n",
+        "set", "n", "accuracy", "95 % interval", "macro-F1", "ECE", "answered", "right then"
+    );
+    for (name, s) in scores {
+        let (low, high) = wilson(s.correct, s.n);
+        let answered = s.answered as f64 / s.n.max(1) as f64;
+        let then = s.answered_correct as f64 / s.answered.max(1) as f64;
+        let _ = writeln!(
+            out,
+            "{name:<34}{:>6}{:>10.3}{:>18}{:>10.3}{:>7.3}{answered:>10.3}{then:>10.3}",
+            s.n,
+            s.accuracy(),
+            format!("{low:.3}..{high:.3}"),
+            s.macro_f1,
+            s.ece
+        );
+    }
+    out
+}
+
+/// Per domain: how many, precision, recall, F1, and the answer it is most often mistaken for.
+pub fn classes(score: &Score) -> String {
+    let mut out =
+        format!("{:<48}{:>6}{:>7}{:>8}{:>7}  most often mistaken for\n", "domain", "n", "prec", "recall", "F1");
+    for domain in Domain::all() {
+        let Some(row) = score.confusion.get(domain.index()) else { continue };
+        let Some((precision, recall, f1)) = class(&score.confusion, domain) else { continue };
+        let n: u32 = row.iter().sum();
+        let wrong = Domain::all().zip(row).filter(|(d, n)| *d != domain && **n > 0).max_by_key(|(_, n)| **n);
+        let wrong = wrong.map(|(d, n)| format!("{d} ({n})")).unwrap_or_default();
+        let _ = writeln!(out, "{:<48}{n:>6}{precision:>7.2}{recall:>8.2}{f1:>7.2}  {wrong}", domain.name());
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wilson_interval_of_eight_in_ten() {
+        let (low, high) = wilson(8, 10);
+        assert!((low - 0.4902).abs() < 1e-3 && (high - 0.9433).abs() < 1e-3, "{low} {high}");
+        assert_eq!(wilson(0, 0), (0.0, 1.0));
+    }
+
+    #[test]
+    fn honest_certainty_has_no_calibration_error() {
+        let honest: Vec<_> = (0..100).map(|i| (0.7, i % 10 < 7)).collect();
+        assert!(ece(&honest) < 1e-6);
+        let boastful: Vec<_> = (0..100).map(|i| (0.95, i % 2 == 0)).collect();
+        assert!((ece(&boastful) - 0.45).abs() < 1e-6);
+    }
+}
