@@ -18,3 +18,5 @@ pub mod meter;
 pub mod models;
 pub mod policy;
 pub mod tables;
+#[cfg(feature = "train")]
+pub mod train;

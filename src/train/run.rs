@@ -68,8 +68,7 @@ fn settle(artifact: &mut Artifact, dev: &[Text]) {
         .filter_map(|t| inputs(artifact, &t.text).map(|x| (logits(artifact, &x), t.words.label, t.words.weight)))
         .collect();
     artifact.temperature = head::temperature(&scored);
-    let posteriors: Vec<_> =
-        scored.iter().map(|(z, label, w)| (soften(z, artifact.temperature), *label, *w)).collect();
+    let posteriors: Vec<_> = scored.iter().map(|(z, label, w)| (soften(z, artifact.temperature), *label, *w)).collect();
     artifact.threshold = head::threshold(&posteriors);
 }
 
@@ -83,8 +82,12 @@ fn fold_models(texts: &[Text], options: &Options, tick: &(dyn Fn() + Sync)) -> V
             let kept = texts.iter().filter(|t| t.fold != *fold);
             let seed = options.seed ^ (*fold as u64 + 1);
             match group {
-                Group::Word => sparse::fit(&kept.map(|t| &t.words).collect::<Vec<_>>(), WORD_BITS, &settings(seed), tick),
-                Group::Char => sparse::fit(&kept.map(|t| &t.chars).collect::<Vec<_>>(), CHAR_BITS, &settings(seed), tick),
+                Group::Word => {
+                    sparse::fit(&kept.map(|t| &t.words).collect::<Vec<_>>(), WORD_BITS, &settings(seed), tick)
+                }
+                Group::Char => {
+                    sparse::fit(&kept.map(|t| &t.chars).collect::<Vec<_>>(), CHAR_BITS, &settings(seed), tick)
+                }
             }
         })
         .collect();

@@ -1,5 +1,8 @@
 //! Multinomial logistic regression on hashed features: AdaGrad, one example at a time, in a seeded order.
-#![allow(clippy::indexing_slicing, reason = "buckets come from the scanner, which bounds them by the table's bits; folds by their count")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "buckets come from the scanner, which bounds them by the table's bits; folds by their count"
+)]
 
 use crate::classify::artifact::{LANES, Weights};
 use crate::classify::domain::DOMAINS;
