@@ -14,6 +14,7 @@ pub mod fault;
 pub mod fetch;
 pub mod gate;
 pub mod journal;
+pub mod lla;
 pub mod meter;
 pub mod models;
 pub mod policy;

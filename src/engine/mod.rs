@@ -4,13 +4,21 @@
 //! One engine runs one sequence at a time on its own thread, with all its kernel threads; further jobs wait in a queue
 //! with a bound, and the one after that is refused.
 
+pub mod acts;
 pub mod cache;
 pub mod dtype;
 mod generate;
 pub mod gguf;
+pub mod matmul;
+#[cfg(target_arch = "x86_64")]
+mod matmul_avx2;
+#[cfg(target_arch = "x86_64")]
+mod matmul_avx512;
 pub mod metadata;
 pub mod model;
+pub mod packed;
 mod queue;
+pub mod repack;
 mod sample;
 mod stop;
 pub mod template;

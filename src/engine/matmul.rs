@@ -1,0 +1,262 @@
+//! Activations times weights: one region of the pool per call, sixteen rows of weights against up to eight tokens at once.
+//!
+//! Callers give several matrices that share an input (Q, K and V; gate and up), so that a layer costs four regions.
+//! This file chooses the kernel and places the results; the kernels are in `matmul_avx512`, `matmul_avx2` and below.
+#![allow(unsafe_code, reason = "tasks write disjoint rows of one output; each block says why it is sound")]
+
+use crate::engine::acts::Acts;
+#[cfg(target_arch = "x86_64")]
+use crate::engine::matmul_avx2;
+#[cfg(target_arch = "x86_64")]
+use crate::engine::matmul_avx512;
+use crate::engine::packed::{Packed, ROWS, code, float, scales};
+use crate::lla::pool::{Panicked, Pool, Shards};
+use crate::lla::simd::Level;
+
+/// Tokens a kernel takes at once at most: eight accumulators and eight lines of codes fill the registers.
+pub const TOKENS: usize = 8;
+/// Tasks per thread in a region: enough that a thread that was put aside holds up little.
+const TASKS_PER_THREAD: usize = 8;
+
+/// Sums of one group of rows for up to [`TOKENS`] tokens.
+pub type Sums = [[f32; ROWS]; TOKENS];
+
+/// One matrix and where its results go: `out[token * stride + row]`.
+pub struct Product<'a> {
+    /// The weights; their columns are those of the activations.
+    pub weights: &'a Packed,
+    /// Results, `stride` per token; the first `weights.rows()` of each are written.
+    pub out: &'a mut [f32],
+    /// Values per token in `out`.
+    pub stride: usize,
+    /// Adds to what is there instead of replacing it.
+    pub add: bool,
+}
+
+/// Multiplies all rows of `acts` by every product's weights.
+pub fn matmul(pool: &Pool, level: Level, acts: &Acts, products: &mut [Product]) -> Result<(), Panicked> {
+    struct Part<'a> {
+        weights: &'a Packed,
+        out: Shards<'a, f32>,
+        stride: usize,
+        add: bool,
+        first: usize,
+    }
+    let mut parts = Vec::with_capacity(products.len());
+    let mut groups = 0;
+    for product in products {
+        assert_eq!(product.weights.columns(), acts.columns, "weights and activations differ in columns");
+        assert!(product.stride >= product.weights.rows() && product.out.len() >= acts.rows * product.stride);
+        let (weights, stride, add) = (product.weights, product.stride, product.add);
+        parts.push(Part { weights, out: Shards::new(product.out), stride, add, first: groups });
+        groups += weights.groups();
+    }
+    let chunk = groups.div_ceil(pool.threads() * TASKS_PER_THREAD).max(1);
+    pool.run(groups.div_ceil(chunk), &|task| {
+        let mut sums = [[0.0; ROWS]; TOKENS];
+        for index in task * chunk..groups.min((task + 1) * chunk) {
+            let Some(part) = parts.iter().rev().find(|p| p.first <= index) else { continue };
+            let group = index - part.first;
+            let rows = ROWS.min(part.weights.rows() - group * ROWS);
+            for token in (0..acts.rows).step_by(TOKENS) {
+                let tokens = TOKENS.min(acts.rows - token);
+                rows16(level, part.weights, group, acts, token, tokens, &mut sums);
+                for (t, sum) in sums.iter().enumerate().take(tokens) {
+                    // SAFETY: this task alone has these rows of this product; tokens differ by `stride >= rows`.
+                    let place = unsafe { part.out.range((token + t) * part.stride + group * ROWS, rows) };
+                    if part.add {
+                        place.iter_mut().zip(sum).for_each(|(p, s)| *p += s);
+                    } else {
+                        place.iter_mut().zip(sum).for_each(|(p, s)| *p = *s);
+                    }
+                }
+            }
+        }
+    })
+}
+
+/// Sums of group `group` for tokens `token..token + tokens`; `tokens` is 1 to [`TOKENS`].
+pub fn rows16(level: Level, weights: &Packed, group: usize, acts: &Acts, token: usize, tokens: usize, sums: &mut Sums) {
+    assert!(tokens <= TOKENS && token + tokens <= acts.rows && weights.columns() == acts.columns);
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => matmul_avx512::rows16(weights, group, acts, token, tokens, sums),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => matmul_avx2::rows16(weights, group, acts, token, tokens, sums),
+        _ => portable(weights, group, acts, token, tokens, sums),
+    }
+}
+
+/// The definition of the result, in plain code; every other kernel is tested against it.
+fn portable(weights: &Packed, group: usize, acts: &Acts, token: usize, tokens: usize, sums: &mut Sums) {
+    let format = weights.format();
+    let rows = weights.group(group);
+    for sum in sums.iter_mut().take(tokens) {
+        *sum = [0.0; ROWS];
+    }
+    for (b, block) in rows.chunks_exact(format.block_bytes()).enumerate() {
+        let first = b * format.group;
+        for (t, sum) in sums.iter_mut().enumerate().take(tokens) {
+            let row = (token + t) * acts.columns;
+            let at = row + first..row + first + format.group;
+            if format.bits == 32 {
+                plain(block, acts.floats.get(at).unwrap_or(&[]), sum);
+                continue;
+            }
+            let codes = acts.codes.get(at.clone()).unwrap_or(&[]);
+            let scale = acts.scales.get(at.start / 32).copied().unwrap_or(0.0);
+            let all = if format.group == 16 { &acts.half_sums } else { &acts.sums };
+            let total = all.get(at.start / format.group).copied().unwrap_or(0.0);
+            for (lane, s) in sum.iter_mut().enumerate() {
+                let dot: i32 = codes
+                    .iter()
+                    .enumerate()
+                    .map(|(c, a)| i32::from(code(format, block, lane, c)) * i32::from(*a))
+                    .sum();
+                let (d, m) = scales(format, block, lane);
+                #[expect(clippy::cast_precision_loss, reason = "below 2^24")]
+                let dot = dot as f32;
+                *s += dot * (d * scale) + m * total;
+            }
+        }
+    }
+}
+
+/// A block of plain weights.
+pub fn plain(block: &[u8], values: &[f32], sum: &mut [f32; ROWS]) {
+    for (column, value) in values.iter().enumerate() {
+        for (lane, s) in sum.iter_mut().enumerate() {
+            *s += float(block, column * ROWS + lane) * value;
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::engine::packed::{Format, set_code, set_scales};
+
+    /// A matrix of random codes and scales.
+    pub fn random(rows: usize, columns: usize, format: Format, seed: u64) -> Packed {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut packed = Packed::new(rows, columns, format).unwrap();
+        let (_, stream) = packed.groups_mut();
+        for block in stream.chunks_exact_mut(format.block_bytes()) {
+            if format.bits == 32 {
+                block.as_chunks_mut::<4>().0.iter_mut().for_each(|w| *w = (random.f32() - 0.5).to_le_bytes());
+                continue;
+            }
+            for lane in 0..ROWS {
+                set_scales(format, block, lane, random.f32() * 0.1, -random.f32());
+                for c in 0..format.group {
+                    set_code(format, block, lane, c, random.u8(..) & ((1_u16 << format.bits) - 1) as u8);
+                }
+            }
+        }
+        packed
+    }
+
+    fn acts(rows: usize, columns: usize) -> Acts {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut acts = Acts::default();
+        acts.reset(rows, columns);
+        acts.fill(Level::Portable, |_, row| row.iter_mut().for_each(|x| *x = random.f32() * 2.0 - 1.0));
+        // The extremes that could overflow a narrow intermediate sum.
+        acts.codes[..32].fill(127);
+        acts.codes[32..64].fill(-127);
+        for b in 0..acts.sums.len() {
+            let sum = |r: std::ops::Range<usize>| acts.codes[r].iter().map(|c| f32::from(*c)).sum::<f32>();
+            let (low, high) = (sum(b * 32..b * 32 + 16), sum(b * 32 + 16..b * 32 + 32));
+            acts.half_sums[2 * b] = acts.scales[b] * low;
+            acts.half_sums[2 * b + 1] = acts.scales[b] * high;
+            acts.sums[b] = acts.scales[b] * (low + high);
+        }
+        acts
+    }
+
+    const FORMATS: [Format; 7] = [
+        Format { bits: 4, group: 32, minimum: false },
+        Format { bits: 4, group: 32, minimum: true },
+        Format { bits: 5, group: 32, minimum: false },
+        Format { bits: 5, group: 32, minimum: true },
+        Format { bits: 6, group: 16, minimum: false },
+        Format { bits: 8, group: 32, minimum: false },
+        Format::F32,
+    ];
+
+    #[test]
+    fn every_level_gives_the_portable_result() {
+        for format in FORMATS {
+            for (rows, columns) in [(16, 64), (35, 160)] {
+                let weights = random(rows, columns, format, 5);
+                let acts = acts(11, columns);
+                for (token, tokens) in [(0, 1), (1, 2), (0, 3), (3, 5), (0, 7), (3, 8)] {
+                    for group in 0..weights.groups() {
+                        let (mut want, mut got) = ([[0.0; ROWS]; TOKENS], [[f32::NAN; ROWS]; TOKENS]);
+                        rows16(Level::Portable, &weights, group, &acts, token, tokens, &mut want);
+                        for level in Level::all().into_iter().filter(|l| l.runs_here()) {
+                            rows16(level, &weights, group, &acts, token, tokens, &mut got);
+                            for (g, w) in got.iter().flatten().zip(want.iter().flatten()).take(tokens * ROWS) {
+                                assert!((g - w).abs() <= 2e-4 * w.abs().max(10.0), "{format:?} {level:?}: {g} for {w}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_portable_result_is_the_product_of_the_stored_values() {
+        for format in FORMATS {
+            let weights = random(20, 96, format, 9);
+            let acts = acts(2, 96);
+            let mut row = Vec::new();
+            for group in 0..2 {
+                let mut sums = [[0.0; ROWS]; TOKENS];
+                rows16(Level::Portable, &weights, group, &acts, 0, 2, &mut sums);
+                for t in 0..2 {
+                    for lane in 0..ROWS.min(20 - group * ROWS) {
+                        weights.row(group * ROWS + lane, &mut row);
+                        let value = |c: usize| match format.bits {
+                            32 => f64::from(acts.floats[t * 96 + c]),
+                            _ => f64::from(acts.codes[t * 96 + c]) * f64::from(acts.scales[(t * 96 + c) / 32]),
+                        };
+                        let want: f64 = (0..96).map(|c| f64::from(row[c]) * value(c)).sum();
+                        assert!((f64::from(sums[t][lane]) - want).abs() < 1e-3 * want.abs().max(1.0), "{format:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn results_go_to_their_places() {
+        let format = FORMATS[1];
+        let (a, b) = (random(20, 64, format, 1), random(48, 64, format, 2));
+        let acts = acts(10, 64);
+        let pool = Pool::new(2);
+        let (mut x, mut y) = (vec![1.0; 10 * 25], vec![1.0; 10 * 48]);
+        let mut products = [
+            Product { weights: &a, out: &mut x, stride: 25, add: true },
+            Product { weights: &b, out: &mut y, stride: 48, add: false },
+        ];
+        matmul(&pool, Level::detect(), &acts, &mut products).unwrap();
+        let mut sums = [[0.0; ROWS]; TOKENS];
+        for token in 0..10 {
+            for row in 0..48 {
+                rows16(Level::Portable, &b, row / ROWS, &acts, token, 1, &mut sums);
+                assert!((y[token * 48 + row] - sums[0][row % ROWS]).abs() < 1e-2);
+            }
+            for row in 0..25 {
+                let want = if row < 20 {
+                    rows16(Level::Portable, &a, row / ROWS, &acts, token, 1, &mut sums);
+                    1.0 + sums[0][row % ROWS]
+                } else {
+                    1.0
+                };
+                assert!((x[token * 25 + row] - want).abs() < 1e-2);
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! From the blocks of a GGUF file to the kernels' format.
+//!
+//! Types of 4, 5, 6 and 8 bits keep their codes (scales are rounded to half precision where a K-type multiplies two).
+//! Single-precision matrices stay as they are; every other type is read by candle and stored as 8-bit codes.
+
+use candle_core::Device;
+use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
+use half::f16;
+
+use crate::engine::dtype::Dtype;
+use crate::engine::packed::{Format, ROWS, set_code, set_scales};
+
+/// The format a type is stored in.
+pub fn format(dtype: Dtype) -> Format {
+    let kept = |bits, group, minimum| Format { bits, group, minimum };
+    match dtype.0 {
+        GgmlDType::F32 => Format::F32,
+        GgmlDType::Q4_0 => kept(4, 32, false),
+        GgmlDType::Q4_1 | GgmlDType::Q4K => kept(4, 32, true),
+        GgmlDType::Q5_0 => kept(5, 32, false),
+        GgmlDType::Q5_1 | GgmlDType::Q5K => kept(5, 32, true),
+        GgmlDType::Q6K => kept(6, 16, false),
+        _ => kept(8, 32, false),
+    }
+}
+
+/// Fills one group of [`ROWS`] rows from the file's bytes of those rows (fewer than 16 at the end of a matrix).
+/// `group` must hold zero codes; `columns` is the matrix's own number, before padding.
+pub fn fill(dtype: Dtype, raw: &[u8], columns: usize, group: &mut [u8]) -> Result<(), String> {
+    let format = format(dtype);
+    let row_bytes = columns / dtype.block() * dtype.block_bytes();
+    for (lane, row) in raw.chunks_exact(row_bytes.max(1)).take(ROWS).enumerate() {
+        match dtype.0 {
+            GgmlDType::F32 => plain(&floats(dtype, row)?, lane, group),
+            _ if dtype.block() == 1 || matches!(dtype.0, GgmlDType::Q2K | GgmlDType::Q3K) => {
+                round(&floats(dtype, row)?, lane, group);
+            }
+            _ => keep(dtype, format, row, lane, group),
+        }
+    }
+    Ok(())
+}
+
+/// Values of raw blocks of any type, through candle.
+pub fn floats(dtype: Dtype, raw: &[u8]) -> Result<Vec<f32>, String> {
+    let count = raw.len() / dtype.block_bytes() * dtype.block();
+    if dtype.0 == GgmlDType::F32 {
+        return Ok(raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect());
+    }
+    let read = || {
+        let tensor = qtensor_from_ggml(dtype.0, raw, vec![count], &Device::Cpu)?;
+        tensor.dequantize(&Device::Cpu)?.to_vec1::<f32>()
+    };
+    read().map_err(|e: candle_core::Error| e.to_string())
+}
+
+fn plain(values: &[f32], lane: usize, group: &mut [u8]) {
+    for (column, value) in values.iter().enumerate() {
+        let at = (column * ROWS + lane) * 4;
+        if let Some(place) = group.get_mut(at..at + 4) {
+            place.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+/// Stores a row as 8-bit codes, each block of 32 scaled by its largest magnitude.
+fn round(values: &[f32], lane: usize, group: &mut [u8]) {
+    let format = Format { bits: 8, group: 32, minimum: false };
+    for (block, part) in group.chunks_exact_mut(format.block_bytes()).zip(values.chunks(32)) {
+        let largest = part.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+        let scale = f16::from_f32(largest / 127.0).to_f32();
+        set_scales(format, block, lane, scale, 0.0);
+        for column in 0..32 {
+            let value = part.get(column).copied().unwrap_or(0.0);
+            let signed = if scale > 0.0 { (value / scale).round().clamp(-127.0, 127.0) } else { 0.0 };
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 255 after the clamp")]
+            set_code(format, block, lane, column, (signed + 128.0) as u8);
+        }
+    }
+}
+
+/// Copies the codes of a quantised row.
+fn keep(dtype: Dtype, format: Format, row: &[u8], lane: usize, group: &mut [u8]) {
+    let mut blocks = group.chunks_exact_mut(format.block_bytes());
+    let mut codes = [0; 256];
+    let mut scales = [(0.0, 0.0); 16];
+    for source in row.chunks_exact(dtype.block_bytes()) {
+        decode(dtype, source, &mut codes, &mut scales);
+        let parts = codes.chunks_exact(format.group).zip(&scales).take(dtype.block() / format.group);
+        for (part, &(scale, minimum)) in parts {
+            let Some(block) = blocks.next() else { return };
+            set_scales(format, block, lane, scale, minimum);
+            part.iter().enumerate().for_each(|(column, &code)| set_code(format, block, lane, column, code));
+        }
+    }
+}
+
+/// Reads one block of a type: its codes in column order, and scale and minimum per group of columns.
+fn decode(dtype: Dtype, block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32, f32); 16]) {
+    let byte = |i: usize| block.get(i).copied().unwrap_or(0);
+    let half = |i: usize| f16::from_le_bytes([byte(i), byte(i + 1)]).to_f32();
+    let nibble = |at: usize, i: usize| if i < 16 { byte(at + i) & 15 } else { byte(at + i - 16) >> 4 };
+    let fifth = |at: usize, i: usize| (byte(at + i / 8) >> (i % 8) & 1) << 4;
+    let small = codes.iter_mut().take(32).enumerate();
+    let first = scales.first_mut();
+    let mut set = |scale: f32, minimum: f32| {
+        if let Some(place) = first {
+            *place = (scale, minimum);
+        }
+    };
+    match dtype.0 {
+        GgmlDType::Q4_0 => {
+            small.for_each(|(i, c)| *c = nibble(2, i));
+            set(half(0), 0.0);
+        }
+        GgmlDType::Q4_1 => {
+            small.for_each(|(i, c)| *c = nibble(4, i));
+            set(half(0), half(2));
+        }
+        GgmlDType::Q5_0 => {
+            small.for_each(|(i, c)| *c = nibble(6, i) | fifth(2, i));
+            set(half(0), 0.0);
+        }
+        GgmlDType::Q5_1 => {
+            small.for_each(|(i, c)| *c = nibble(8, i) | fifth(4, i));
+            set(half(0), half(2));
+        }
+        GgmlDType::Q8_0 => {
+            small.for_each(|(i, c)| *c = byte(2 + i) ^ 0x80);
+            set(half(0), 0.0);
+        }
+        GgmlDType::Q6K => six(block, codes, scales),
+        _ => k_type(dtype.0 == GgmlDType::Q5K, block, codes, scales),
+    }
+}
+
+/// Q4_K and Q5_K: 8 groups of 32 with 6-bit scales and minima.
+fn k_type(five: bool, block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32, f32); 16]) {
+    let byte = |i: usize| block.get(i).copied().unwrap_or(0);
+    let half = |i: usize| f16::from_le_bytes([byte(i), byte(i + 1)]).to_f32();
+    let packed = |i: usize| byte(4 + i);
+    for (group, place) in scales.iter_mut().take(8).enumerate() {
+        let (scale, minimum) = if group < 4 {
+            (packed(group) & 63, packed(group + 4) & 63)
+        } else {
+            let low = packed(group + 4);
+            (low & 15 | packed(group - 4) >> 6 << 4, low >> 4 | packed(group) >> 6 << 4)
+        };
+        *place = (half(0) * f32::from(scale), -half(2) * f32::from(minimum));
+    }
+    let nibbles = if five { 16 + 32 } else { 16 };
+    for (i, code) in codes.iter_mut().enumerate() {
+        let (group, column) = (i / 32, i % 32);
+        let pair = byte(nibbles + group / 2 * 32 + column);
+        *code = if group % 2 == 0 { pair & 15 } else { pair >> 4 };
+        if five {
+            *code |= (byte(16 + column) >> group & 1) << 4;
+        }
+    }
+}
+
+/// Q6_K: 16 groups of 16 with 8-bit scales.
+fn six(block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32, f32); 16]) {
+    let byte = |i: usize| block.get(i).copied().unwrap_or(0);
+    let d = f16::from_le_bytes([byte(208), byte(209)]).to_f32();
+    for (group, place) in scales.iter_mut().enumerate() {
+        *place = (d * f32::from(byte(192 + group).cast_signed()), 0.0);
+    }
+    for (i, code) in codes.iter_mut().enumerate() {
+        let (part, quarter, column) = (i / 128, i % 128 / 32, i % 32);
+        let low = byte(part * 64 + quarter % 2 * 32 + column);
+        let high = byte(128 + part * 32 + column) >> (2 * quarter) & 3;
+        *code = (if quarter < 2 { low & 15 } else { low >> 4 }) | high << 4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Tensor;
+    use candle_core::quantized::QTensor;
+
+    use super::*;
+    use crate::engine::packed::Packed;
+
+    /// Packs a matrix and compares every row with candle's reading of the same bytes.
+    fn check(dtype: GgmlDType, rows: usize, columns: usize, tolerance: f32) {
+        let mut random = fastrand::Rng::with_seed(7);
+        let values: Vec<f32> = (0..rows * columns).map(|_| random.f32() * 2.0 - 1.0).collect();
+        let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap();
+        let quantised = QTensor::quantize(&tensor, dtype).unwrap();
+        let raw = quantised.data().unwrap().into_owned();
+        let expected: Vec<f32> = quantised.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let dtype = Dtype(dtype);
+        let mut packed = Packed::new(rows, columns, format(dtype)).unwrap();
+        let row_bytes = columns / dtype.block() * dtype.block_bytes();
+        let (length, stream) = packed.groups_mut();
+        for (group, part) in stream.chunks_mut(length).zip(raw.chunks(ROWS * row_bytes)) {
+            fill(dtype, part, columns, group).unwrap();
+        }
+        let mut row = Vec::new();
+        for r in 0..rows {
+            packed.row(r, &mut row);
+            for c in 0..columns {
+                let (got, want) = (row[c], expected[r * columns + c]);
+                assert!((got - want).abs() <= tolerance, "{dtype:?} row {r} column {c}: {got} for {want}");
+            }
+            assert!(row[columns..].iter().all(|x| *x == 0.0));
+        }
+    }
+
+    #[test]
+    fn kept_types_are_exact() {
+        for dtype in [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q5_0, GgmlDType::Q5_1, GgmlDType::Q8_0] {
+            check(dtype, 19, 96, 1e-6);
+        }
+        check(GgmlDType::F32, 19, 40, 0.0);
+    }
+
+    #[test]
+    fn k_types_lose_only_the_rounding_of_their_scales() {
+        for dtype in [GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K] {
+            check(dtype, 17, 512, 1.5e-3);
+        }
+    }
+
+    #[test]
+    fn other_types_become_8_bit() {
+        for dtype in [GgmlDType::F16, GgmlDType::BF16] {
+            check(dtype, 16, 40, 5e-3);
+        }
+        for dtype in [GgmlDType::Q2K, GgmlDType::Q3K] {
+            check(dtype, 16, 256, 6e-3);
+        }
+    }
+}
