@@ -8,6 +8,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// What clients prove themselves with.
 pub const CLIENT_KEY: &str = "wr-canary-client-5f0a91c7d2e84b36";
+/// The key of a client whose queries never leave the machine.
+pub const PRIVATE_KEY: &str = "wr-canary-private-c3d8e1f60b7a4925";
 /// What the gateway proves itself to upstreams with.
 pub const CLOUD_KEY: &str = "sk-canary-cloud-93be17aa60cf4d52";
 /// A prompt; only the chosen upstream may see it.
@@ -16,7 +18,13 @@ pub const PROMPT: &str = "canaryprompt what is the boiling point of zirconium at
 pub const ANSWER: &str = "canaryanswer four thousand degrees";
 
 /// What is looked for: a part of each, so that escaping or cutting does not hide it.
-const MARKS: [&str; 4] = ["canary-client-5f0a91c7", "canary-cloud-93be17aa", "canaryprompt", "canaryanswer"];
+const MARKS: [&str; 5] = [
+    "canary-client-5f0a91c7",
+    "canary-private-c3d8e1f6",
+    "canary-cloud-93be17aa",
+    "canaryprompt",
+    "canaryanswer",
+];
 
 static LINES: AtomicU64 = AtomicU64::new(0);
 static HITS: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -1,11 +1,13 @@
 //! Certificates of the tests: one authority per test, leaves signed by it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::TlsAcceptor;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A certificate authority and the folder its files are in.
 pub struct Authority {
@@ -29,11 +31,33 @@ impl Authority {
         self.folder.join("ca.pem")
     }
 
-    /// A server's end for these names or addresses.
-    pub fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
+    /// Writes `NAME.pem` and `NAME.key` of a leaf for these names or addresses.
+    pub fn write_leaf(&self, file: &str, names: &[&str]) {
+        let (leaf, key) = self.leaf(names);
+        std::fs::write(self.folder.join(format!("{file}.pem")), leaf.pem()).unwrap();
+        std::fs::write(self.folder.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+
+    /// A client that trusts this authority and no other, speaking HTTP/1.1.
+    pub async fn connect(&self, address: SocketAddr, name: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    fn leaf(&self, names: &[&str]) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let leaf = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        (CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap(), key)
+    }
+
+    /// A server's end for these names or addresses.
+    pub fn acceptor(&self, names: &[&str]) -> TlsAcceptor {
+        let (leaf, key) = self.leaf(names);
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let config =
             rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key);

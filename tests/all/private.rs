@@ -1,0 +1,142 @@
+//! A private query never touches a cloud socket, whatever goes wrong on this side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::answers::{completion, json_response, once, streams, well};
+use crate::support::gateway::{Gateway, Plan, cloud, local};
+use crate::support::http::Reply;
+use crate::support::rude::{self, Rude};
+use crate::support::upstream::{self, Step, Upstream};
+use crate::support::{canary, http::End};
+
+/// Requests in all.
+const REQUESTS: usize = 10_000;
+/// Clients at a time.
+const CLIENTS: usize = 8;
+
+/// The ways in which a local server fails, by the connection's number. Most fail at once; a few stall.
+fn faults(n: usize) -> Vec<Step> {
+    match n % 16 {
+        0 => once(json_response(500, &[], &serde_json::json!({ "error": { "message": "broken" } }))),
+        1 => once(json_response(503, &[("retry-after", "1")], &serde_json::json!({}))),
+        2 => once(json_response(429, &[("retry-after", "1")], &serde_json::json!({}))),
+        3 => vec![Step::Request, Step::Reset],
+        4 => vec![Step::Reset],
+        5 => vec![],
+        6 => once(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{".to_vec()),
+        7 => streams("data: {\"choices\":[{\"delta\":{\"content\":\"canaryanswer\"}}]}\n\n"),
+        8 => once(b"not http\r\n\r\n".to_vec()),
+        9 => once(json_response(400, &[], &serde_json::json!({ "error": { "code": "context_length_exceeded" } }))),
+        10 => once(json_response(307, &[("location", "https://cloud.example/v1/chat/completions")], &serde_json::json!({}))),
+        11 if n % 80 == 11 => vec![Step::Request, Step::Hold],
+        12 => once(json_response(404, &[], &serde_json::json!({ "error": { "code": "model_not_found" } }))),
+        _ => well(),
+    }
+}
+
+/// A private request: the ways to be private, the ways to ask.
+fn ask(n: usize, private_model: &str) -> Vec<u8> {
+    let body = serde_json::json!({
+        "model": private_model,
+        "messages": [{ "role": "user", "content": format!("{} {}", canary::PROMPT, n % 50) }],
+        "stream": n % 3 == 0,
+        "temperature": 0,
+        "max_tokens": 8,
+    });
+    let path = if n % 101 == 0 { "/v1/route" } else { "/v1/chat/completions" };
+    let request = rude::request("POST", path, body.to_string().as_bytes());
+    if private_model.contains("private") {
+        return request;
+    }
+    // A private key makes every model name private.
+    String::from_utf8(request).unwrap().replace(canary::CLIENT_KEY, canary::PRIVATE_KEY).into_bytes()
+}
+
+const MODELS: [&str; 9] = [
+    "auto:private",
+    "auto:private",
+    "private-alias",
+    "auto",
+    "auto:quality",
+    "auto:fast",
+    "cloud/far",
+    "local/near",
+    "local/dead",
+];
+
+async fn client(gateway: Arc<Gateway>, first: usize) -> [usize; 2] {
+    let mut counts = [0, 0];
+    let mut connection = Rude::connect(gateway.data).await;
+    for n in (first..REQUESTS).step_by(CLIENTS) {
+        connection.send(&ask(n, MODELS[n % MODELS.len()])).await;
+        let reply: Reply = connection.reply().await;
+        assert_ne!(reply.end, End::Silent, "request {n}: {reply:?}");
+        counts[usize::from(reply.status != 200)] += 1;
+        if reply.end != End::Whole || reply.header("connection") == Some("close") {
+            connection = Rude::connect(gateway.data).await;
+        }
+    }
+    counts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_private_requests_under_local_faults_open_no_cloud_socket() {
+    let far = Upstream::always(well()).await;
+    let near = Upstream::by(faults).await;
+    let (_held, dead) = upstream::refused();
+    let text = local("near", &near.base())
+        + "[backends.near.waits]\nfirst_token = \"30ms\"\ngap = \"30ms\"\n"
+        + &local("dead", &format!("http://{dead}/v1"))
+        + &cloud("far", &far.base())
+        + "\n[aliases]\nprivate-alias = \"auto:private\"\n[cache]\nenabled = true\n[limits]\nin_flight = 6\n";
+    let gateway = Arc::new(Plan::new(&text).set("server.workers", "2").start().await);
+    let clients: Vec<_> = (0..CLIENTS).map(|first| tokio::spawn(client(gateway.clone(), first))).collect();
+    let mut counts = [0, 0];
+    for one in clients {
+        let [well, badly] = one.await.unwrap();
+        counts = [counts[0] + well, counts[1] + badly];
+    }
+    assert_eq!(counts[0] + counts[1], REQUESTS);
+    assert!(counts[0] > 0 && counts[1] > 0, "the faults were no faults, or nothing else: {counts:?}");
+    assert_eq!((far.connections(), far.bytes()), (0, 0), "a private request reached the cloud");
+    // The same gateway does use the cloud for others: the zero above is a choice, not a broken wire.
+    let reply = gateway.chat("cloud/far", false).await;
+    assert_eq!((reply.status, far.connections()), (200, 1), "{reply:?}");
+    let gateway = Arc::into_inner(gateway).unwrap();
+    let entries = gateway.finish().await;
+    assert_eq!(entries.iter().filter(|entry| entry["place"] == "cloud").count(), 1);
+}
+
+#[tokio::test]
+async fn a_private_query_with_no_local_backend_is_refused_and_says_so() {
+    let far = Upstream::always(well()).await;
+    let gateway = Gateway::before(&far.base()).await;
+    for model in ["auto:private", "cloud/far"] {
+        let body = rude::chat(model, false);
+        let request = rude::request("POST", "/v1/chat/completions", &body);
+        let private = String::from_utf8(request).unwrap().replace(canary::CLIENT_KEY, canary::PRIVATE_KEY);
+        let reply = gateway.ask(private.as_bytes()).await;
+        assert!([400, 403, 503].contains(&reply.status), "{model}: {reply:?}");
+        reply.code();
+    }
+    assert_eq!(far.connections(), 0);
+    gateway.finish().await;
+}
+
+/// A health probe or a warm-up is a byte to the cloud too.
+#[tokio::test]
+async fn a_gateway_whose_policy_is_private_opens_no_cloud_socket_on_its_own() {
+    let far = Upstream::always(well()).await;
+    let near = Upstream::always(once(json_response(200, &[], &completion()))).await;
+    let text = cloud("far", &far.base()) + &local("near", &near.base()) + "\n[policy]\ndefault = \"private\"\n";
+    let gateway = Plan::new(&text).start().await;
+    for _ in 0..20 {
+        let reply = gateway.chat("auto", false).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.header("x-wattroute-place"), Some("local"));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(far.connections(), 0);
+    gateway.finish().await;
+}
