@@ -8,6 +8,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// What clients prove themselves with.
 pub const CLIENT_KEY: &str = "wr-canary-client-5f0a91c7d2e84b36";
+/// The key of another client.
+pub const OTHER_KEY: &str = "wr-canary-others-2b94d07ce8f1a356";
 /// The key of a client whose queries never leave the machine.
 pub const PRIVATE_KEY: &str = "wr-canary-private-c3d8e1f60b7a4925";
 /// What the gateway proves itself to upstreams with.
@@ -18,8 +20,9 @@ pub const PROMPT: &str = "canaryprompt what is the boiling point of zirconium at
 pub const ANSWER: &str = "canaryanswer four thousand degrees";
 
 /// What is looked for: a part of each, so that escaping or cutting does not hide it.
-const MARKS: [&str; 5] = [
+const MARKS: [&str; 6] = [
     "canary-client-5f0a91c7",
+    "canary-others-2b94d07c",
     "canary-private-c3d8e1f6",
     "canary-cloud-93be17aa",
     "canaryprompt",

@@ -32,7 +32,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// One worker, two client keys (the second one private), a journal; `text` adds the rest.
+    /// One worker, three client keys (the last one private), a journal; `text` adds the rest.
     pub fn new(text: &str) -> Self {
         let hash = |key: &str| blake3::hash(key.as_bytes()).to_hex();
         let text = format!(
@@ -48,6 +48,10 @@ tenant = "tests"
 hash = "{}"
 
 [[server.keys]]
+tenant = "others"
+hash = "{}"
+
+[[server.keys]]
 tenant = "secretive"
 hash = "{}"
 private = true
@@ -57,6 +61,7 @@ path = "journal.db"
 {text}
 "#,
             hash(canary::CLIENT_KEY),
+            hash(canary::OTHER_KEY),
             hash(canary::PRIVATE_KEY),
         );
         Self { folder: tempfile::tempdir().unwrap(), text, overrides: Vec::new() }
@@ -66,6 +71,13 @@ path = "journal.db"
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("WATTROUTE__{}", key.replace('.', "__").to_uppercase());
         self.overrides.push((name, value.to_owned()));
+        self
+    }
+
+    /// Without client keys: an open listener on loopback.
+    pub fn keyless(mut self) -> Self {
+        let (start, end) = (self.text.find("[[server.keys]]").unwrap(), self.text.find("[journal]").unwrap());
+        self.text.replace_range(start..end, "");
         self
     }
 
@@ -141,15 +153,24 @@ impl Gateway {
         reply.text()
     }
 
-    /// Stops it, looks for canaries in metrics, log and every file that it wrote, and returns the journal's entries.
-    pub async fn finish(mut self) -> Vec<Value> {
+    /// Stops it and looks for canaries; for a gateway whose journal cannot be read.
+    pub async fn end(mut self) -> TempDir {
         canary::absent("metrics", self.metrics().await.as_bytes());
         if let Some(running) = self.running.take() {
             running.shutdown().await;
         }
         canary::silent();
         look_through(self.folder.path());
-        journal(&self.folder.path().join("journal.db")).await
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+
+    /// Stops it, looks for canaries in metrics, log and every file that it wrote, and returns the journal's entries.
+    pub async fn finish(self) -> Vec<Value> {
+        let file = self.folder.path().join("journal.db");
+        let folder = self.end().await;
+        let entries = journal(&file).await;
+        drop(folder);
+        entries
     }
 }
 
