@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::answers::{completion, json_response, once, streams, well};
+use serde_json::json;
+
 use crate::support::gateway::{Gateway, Plan, cloud, local};
 use crate::support::http::Reply;
 use crate::support::rude::{self, Rude};
@@ -15,29 +17,34 @@ const REQUESTS: usize = 10_000;
 /// Clients at a time.
 const CLIENTS: usize = 8;
 
-/// The ways in which a local server fails, by the connection's number. Most fail at once; a few stall.
+/// The ways in which a local server fails, by the connection's number. One in four answers well, which keeps the
+/// breaker closed most of the time; a few stall.
 fn faults(n: usize) -> Vec<Step> {
-    match n % 16 {
-        0 => once(json_response(500, &[], &serde_json::json!({ "error": { "message": "broken" } }))),
-        1 => once(json_response(503, &[("retry-after", "1")], &serde_json::json!({}))),
-        2 => once(json_response(429, &[("retry-after", "1")], &serde_json::json!({}))),
-        3 => vec![Step::Request, Step::Reset],
-        4 => vec![Step::Reset],
-        5 => vec![],
-        6 => once(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{".to_vec()),
-        7 => streams("data: {\"choices\":[{\"delta\":{\"content\":\"canaryanswer\"}}]}\n\n"),
-        8 => once(b"not http\r\n\r\n".to_vec()),
-        9 => once(json_response(400, &[], &serde_json::json!({ "error": { "code": "context_length_exceeded" } }))),
-        10 => once(json_response(307, &[("location", "https://cloud.example/v1/chat/completions")], &serde_json::json!({}))),
-        11 if n % 80 == 11 => vec![Step::Request, Step::Hold],
-        12 => once(json_response(404, &[], &serde_json::json!({ "error": { "code": "model_not_found" } }))),
-        _ => well(),
+    let error = |status, headers: &[(&str, &str)]| {
+        let body = json!({ "error": { "message": "broken", "code": "context_length_exceeded" } });
+        once(json_response(status, headers, &body))
+    };
+    match n % 20 {
+        0 => error(500, &[]),
+        1 => error(503, &[("retry-after", "1")]),
+        2 => error(429, &[("retry-after", "1")]),
+        4 => vec![Step::Request, Step::Reset],
+        5 => vec![Step::Reset],
+        6 => vec![],
+        8 => once(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{".to_vec()),
+        9 => streams("data: {\"choices\":[{\"delta\":{\"content\":\"canaryanswer\"}}]}\n\n"),
+        10 => once(b"not http\r\n\r\n".to_vec()),
+        12 => error(400, &[]),
+        13 => error(307, &[("location", "https://cloud.example/v1/chat/completions")]),
+        14 if n.is_multiple_of(7) => vec![Step::Request, Step::Hold],
+        16 => error(404, &[]),
+        _ => once(json_response(200, &[("connection", "close")], &completion())),
     }
 }
 
 /// A private request: the ways to be private, the ways to ask.
 fn ask(n: usize, private_model: &str) -> Vec<u8> {
-    let body = serde_json::json!({
+    let body = json!({
         "model": private_model,
         "messages": [{ "role": "user", "content": format!("{} {}", canary::PROMPT, n % 50) }],
         "stream": n % 3 == 0,

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::Value;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions};
 use tempfile::TempDir;
 use wattroute::app::{App, Running};
 use wattroute::config::{self, Around};
+use wattroute::journal::schema::COLUMNS;
 
 use super::http::Reply;
 use super::rude::{self, Rude};
@@ -191,8 +194,15 @@ fn look_through(folder: &Path) {
     }
 }
 
-/// Entries of a journal, oldest first.
+/// Entries of a journal, oldest first, as objects of its columns.
 pub async fn journal(path: &Path) -> Vec<Value> {
-    let _ = path;
-    todo!()
+    if !path.exists() {
+        return Vec::new();
+    }
+    let columns = COLUMNS.iter().filter(|name| **name != "posterior").map(|name| format!("'{name}', {name}"));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let query = format!("SELECT json_object({columns}, 'posterior', length(posterior)) FROM entry ORDER BY id");
+    let mut db = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+    let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(query)).fetch_all(&mut db).await.unwrap();
+    rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
 }
