@@ -70,7 +70,10 @@ async fn once(
     }
     let request = client.get(url);
     let request = if have > 0 { request.header(RANGE, format!("bytes={have}-")) } else { request };
-    let response = request.send().await.map_err(|e| Broken::Again(reason(&e)))?;
+    let response = request.send().await.map_err(|e| match reason(&e) {
+        why if e.is_redirect() || e.is_builder() => Broken::Final(why),
+        why => Broken::Again(why),
+    })?;
     match response.status() {
         StatusCode::PARTIAL_CONTENT if starts_at(&response) == Some(have) => {}
         StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
