@@ -35,7 +35,7 @@ impl Tokenizer {
     pub fn new(vocabulary: &Vocabulary) -> Result<Self, EngineError> {
         let pre = Pre::named(&vocabulary.pre)?;
         let alphabet = alphabet();
-        let letters: HashMap<char, u8> = alphabet.iter().zip(0_u8..).map(|(c, b)| (*c, b)).collect();
+        let letters: HashMap<char, u8> = alphabet.iter().zip(0_u8..=255).map(|(c, b)| (*c, b)).collect();
         let mut mergeable = Vec::with_capacity(vocabulary.tokens.len());
         let mut specials = HashMap::new();
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(vocabulary.tokens.len()));
