@@ -16,6 +16,8 @@ use crate::policy::types::{Capabilities, Place};
 pub struct Config {
     /// The file it came from; none is the built-in quickstart.
     pub file: Option<PathBuf>,
+    /// Key files that were read with it.
+    pub read: Vec<PathBuf>,
     /// Data-plane listener and who may use it.
     pub server: Server,
     /// Every wait and every size.

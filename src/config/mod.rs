@@ -11,8 +11,11 @@ pub mod problem;
 pub mod raw;
 mod resolve;
 pub mod schema;
+mod server;
 mod source;
 pub mod units;
+mod upstream;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 

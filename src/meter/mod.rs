@@ -5,19 +5,20 @@
 
 pub mod log;
 pub mod names;
+mod registry;
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, SharedString, Unit};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
 
 use crate::energy::Basis;
 use crate::journal::{Health, Outcome, Record, State};
 use crate::policy::types::Place;
 
-use names::{Kind, Name};
+use registry::{counter, gauge, histogram};
 
 /// Histogram samples are folded into buckets this often, so that memory stays bounded when nobody scrapes.
 const FOLD: Duration = Duration::from_secs(5);
@@ -165,16 +166,7 @@ pub fn queue_depth(backend: &Arc<str>, waiting: usize) {
 
 impl Meter {
     fn new() -> Self {
-        let mut builder = PrometheusBuilder::new();
-        for name in names::ALL.iter().filter(|n| n.kind == Kind::Histogram) {
-            // Fails only for an empty list, and each has buckets (a test); without them it would be a summary.
-            builder = match builder.set_buckets_for_metric(Matcher::Full(name.name.to_owned()), name.buckets) {
-                Ok(b) => b,
-                Err(_) => PrometheusBuilder::new(),
-            };
-        }
-        let recorder = builder.build_recorder();
-        describe(&recorder);
+        let recorder = registry::recorder();
         let r = &recorder;
         let mut requests = Vec::new();
         for endpoint in ENDPOINTS {
@@ -313,36 +305,6 @@ fn slot(record: &Record, place: usize) -> usize {
     (endpoint * OUTCOMES.len() + outcome) * PLACES.len() + place
 }
 
-const META: Metadata<'static> = Metadata::new("wattroute", Level::INFO, None);
-
-fn key(name: Name, labels: &[(&'static str, &str)]) -> Key {
-    Key::from_parts(name.name, labels.iter().map(|(k, v)| Label::new(*k, (*v).to_owned())).collect::<Vec<_>>())
-}
-
-fn counter(r: &PrometheusRecorder, name: Name, labels: &[(&'static str, &str)]) -> Counter {
-    r.register_counter(&key(name, labels), &META)
-}
-
-fn gauge(r: &PrometheusRecorder, name: Name, labels: &[(&'static str, &str)]) -> Gauge {
-    r.register_gauge(&key(name, labels), &META)
-}
-
-fn histogram(r: &PrometheusRecorder, name: Name, labels: &[(&'static str, &str)]) -> Histogram {
-    r.register_histogram(&key(name, labels), &META)
-}
-
-fn describe(r: &PrometheusRecorder) {
-    for name in names::ALL {
-        let (key, help): (KeyName, SharedString) = (name.name.into(), name.help.into());
-        let unit: Option<Unit> = None;
-        match name.kind {
-            Kind::Counter => r.describe_counter(key, unit, help),
-            Kind::Gauge => r.describe_gauge(key, unit, help),
-            Kind::Histogram => r.describe_histogram(key, unit, help),
-        }
-    }
-}
-
 #[expect(clippy::cast_precision_loss, reason = "counts of things in memory stay far below 2^52")]
 fn float(n: usize) -> f64 {
     n as f64
@@ -350,6 +312,7 @@ fn float(n: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::names::Kind;
     use super::*;
     use crate::energy::Joules;
 
