@@ -71,7 +71,8 @@ pub fn run(args: &JournalArgs) -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    let since_ms = args.since.map_or(0, |s| clock::unix_ms().saturating_sub(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
+    let since_ms =
+        args.since.map_or(0, |s| clock::unix_ms().saturating_sub(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(args.json, &format!("no runtime: {e}")),
@@ -157,7 +158,15 @@ fn groups(t: &mut String, title: &str, groups: &[Group]) {
     }
     let _ = writeln!(t, "\n{title:<48} {:>8} {:>7} {:>10} {:>10}", "ENTRIES", "LOCAL", "USED", "SAVED");
     for g in groups {
-        let _ = writeln!(t, "{:<48} {:>8} {:>7} {:>10} {:>10}", g.name, g.entries, g.local, joules(g.joules.mid), joules(g.saved.mid));
+        let _ = writeln!(
+            t,
+            "{:<48} {:>8} {:>7} {:>10} {:>10}",
+            g.name,
+            g.entries,
+            g.local,
+            joules(g.joules.mid),
+            joules(g.saved.mid)
+        );
     }
 }
 
@@ -197,7 +206,11 @@ mod tests {
             ..Stats::default()
         };
         let text = table(&stats);
-        for line in ["50.0 %  (1 local, 1 cloud)", "1.50 kJ (low 900 J, high 2.00 MJ); 1 entries without a figure", "joules saved     -"] {
+        for line in [
+            "50.0 %  (1 local, 1 cloud)",
+            "1.50 kJ (low 900 J, high 2.00 MJ); 1 entries without a figure",
+            "joules saved     -",
+        ] {
             assert!(text.contains(line), "{line}\nnot in\n{text}");
         }
     }

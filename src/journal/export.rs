@@ -95,8 +95,12 @@ fn values(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
     let mut entry = Map::new();
     for column in row.columns() {
         let (at, name) = (column.ordinal(), column.name());
-        let value = match (name, row.try_get_raw(at)?.type_info().name()) {
-            (_, "NULL") => Value::Null,
+        let raw = row.try_get_raw(at)?;
+        if raw.is_null() {
+            entry.insert(name.to_owned(), Value::Null);
+            continue;
+        }
+        let value = match (name, raw.type_info().name()) {
             ("id", _) => Value::from(row.try_get::<i64, _>(at)?.to_string()),
             ("stream", _) => Value::from(row.try_get::<i64, _>(at)? != 0),
             ("session", _) => Value::from(format!("{:016x}", row.try_get::<i64, _>(at)?)),

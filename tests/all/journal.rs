@@ -22,7 +22,13 @@ fn settings(path: &Path) -> checked::Journal {
 }
 
 fn record(id: &str) -> Record {
-    Record { id: id.to_owned(), arrived_ms: wattroute::clock::unix_ms(), endpoint: "chat", domain: "None", ..Record::default() }
+    Record {
+        id: id.to_owned(),
+        arrived_ms: wattroute::clock::unix_ms(),
+        endpoint: "chat",
+        domain: "None",
+        ..Record::default()
+    }
 }
 
 async fn all(path: &Path) -> Stats {
@@ -289,10 +295,22 @@ async fn sums_are_those_of_a_hand_made_journal() {
     let path = folder.path().join("journal.db");
     let journal = Journal::open(&settings(&path));
     let law = "Legal services";
-    journal.offer(Record { wasted_joules: Some(0.5), usd: Some(0.0), ..answered(Place::Local, law, Some([1.0, 2.0, 4.0]), Some([-1.0, 3.0, 9.0])) });
-    journal.offer(Record { tenant: Arc::from("t"), quality_change: Some(-0.02), ..answered(Place::Local, "None", Some([1.5, 2.5, 4.5]), Some([2.0, 4.0, 8.0])) });
+    journal.offer(Record {
+        wasted_joules: Some(0.5),
+        usd: Some(0.0),
+        ..answered(Place::Local, law, Some([1.0, 2.0, 4.0]), Some([-1.0, 3.0, 9.0]))
+    });
+    journal.offer(Record {
+        tenant: Arc::from("t"),
+        quality_change: Some(-0.02),
+        ..answered(Place::Local, "None", Some([1.5, 2.5, 4.5]), Some([2.0, 4.0, 8.0]))
+    });
     journal.offer(Record { usd: Some(0.25), quality_change: Some(0.0), ..answered(Place::Cloud, law, None, None) });
-    journal.offer(Record { outcome: Outcome::Fault, fault: Some("upstream_cut"), ..answered(Place::Cloud, law, Some([10.0, 20.0, 40.0]), Some([0.0, 0.0, 0.0])) });
+    journal.offer(Record {
+        outcome: Outcome::Fault,
+        fault: Some("upstream_cut"),
+        ..answered(Place::Cloud, law, Some([10.0, 20.0, 40.0]), Some([0.0, 0.0, 0.0]))
+    });
     journal.offer(Record { outcome: Outcome::Refused, fault: Some("bad_request"), ..record("refused") });
     journal.offer(Record { arrived_ms: 1000, ..record("old") });
     assert!(journal.flush().await);

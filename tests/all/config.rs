@@ -1,0 +1,1 @@
+//! Configuration files: all bad ones name the bad key, all examples load.
