@@ -39,6 +39,8 @@ pub struct Signals {
     pub max_output: Option<u32>,
     /// Capabilities the query needs.
     pub needs: Needs,
+    /// First request field that only a backend which passes unknown fields on can honour.
+    pub beyond_embedded: Option<String>,
     /// What the client pinned.
     pub pin: Pin,
     /// The query must not leave this machine, whatever the policy file says.

@@ -1,11 +1,28 @@
 //! Intelligence-per-watt and coverage tables: what was measured for one (model, device, runtime, attention).
+//!
+//! Invariants: a loaded table has passed [`check`]; unknown figures are null, never 0. Off the request path: `predict`
+//! prepares what a query needs from a table once.
+
+mod check;
+mod shipped;
+pub mod show;
+pub mod stats;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::check::check_text;
+pub use self::shipped::{names, shipped};
+use self::stats::Shrunk;
 use crate::classify::domain::Domain;
+use crate::config::problem::{Problem, Problems, did_you_mean};
 use crate::energy::Basis;
+
+/// Version of the schema that this program reads and writes.
+pub const SCHEMA: u32 = 1;
 
 /// One measured table. Files under `eval/tables/` are this, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,8 +50,19 @@ pub struct Table {
     pub domains: BTreeMap<Domain, Row>,
 }
 
+/// Whether `n` and `correct` were counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Counts {
+    /// Every query was counted.
+    #[default]
+    Exact,
+    /// The source prints shares without counts: `n` is a stated, conservative number and `correct` follows from it.
+    Nominal,
+}
+
 /// How a table came to be.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Provenance {
     /// Paper with table number, or our own profiler.
@@ -47,6 +75,9 @@ pub struct Provenance {
     pub suites: Vec<String>,
     /// Licence of the figures.
     pub licence: String,
+    /// Whether the counts of the rows are real.
+    #[serde(default)]
+    pub counts: Counts,
     /// Known inconsistencies and limits, in words.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -100,4 +131,55 @@ pub struct Row {
     pub seconds_per_query: Option<f64>,
     /// Mean generated tokens.
     pub output_tokens: Option<f64>,
+}
+
+impl Table {
+    /// Coverage of every domain, shrunk.
+    pub fn shrunk(&self) -> Shrunk {
+        Shrunk::of(&self.overall, self.domains.iter().map(|(d, r)| (*d, r)))
+    }
+}
+
+/// Reads and checks a table file.
+///
+/// # Errors
+/// Every problem found, with row and key.
+pub fn load(path: &Path) -> Result<Table, Problems> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Problem::new("", format!("cannot be read: {}", e.kind())).file(name.clone()))?;
+    read(&text, &name)
+}
+
+/// Every problem of a table file; empty for a good one.
+pub fn check(path: &Path) -> Vec<Problem> {
+    load(path).err().map(|p| p.0).unwrap_or_default()
+}
+
+/// The table that a backend's configuration means: a file, the name of a shipped table, or, with neither, the shipped
+/// one of the same model if there is one.
+///
+/// # Errors
+/// A file with problems, or a name that is not shipped.
+pub fn find(named: Option<&Path>, model: &str) -> Result<Option<Arc<Table>>, Problems> {
+    let Some(path) = named else { return Ok(shipped(model)) };
+    let text = path.to_string_lossy();
+    if text.contains(['/', '\\']) || text.ends_with(".json") {
+        return load(path).map(|t| Some(Arc::new(t)));
+    }
+    match shipped(&text) {
+        Some(table) => Ok(Some(table)),
+        None => {
+            let near = did_you_mean(&text, names()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            Err(Problem::new("table", format!("no shipped table of that name{near}")).into())
+        }
+    }
+}
+
+fn read(text: &str, file: &str) -> Result<Table, Problems> {
+    let problems = check_text(text, file);
+    if !problems.is_empty() {
+        return Err(Problems(problems));
+    }
+    serde_json::from_str(text).map_err(|e| Problem::new("", format!("cannot be read: {e}")).file(file).into())
 }
