@@ -1,8 +1,16 @@
 //! Places that answer: hardened HTTP upstreams and the embedded engine, behind one `ask`.
 
+mod address;
 pub mod breaker;
-pub mod embedded;
+mod connect;
+mod fault;
+mod headers;
+pub mod http;
 pub mod lease;
-mod render;
+mod refusal;
+mod reply;
 pub mod retry;
+mod scrub;
+mod socket;
+mod tls;
 pub mod types;

@@ -1,0 +1,49 @@
+//! Transport errors to faults: our words, the backend's configured name, never a host or a peer's text.
+
+use std::error::Error;
+
+use hyper_util::client::legacy;
+
+use super::connect::ConnectError;
+use crate::fault::{Fault, Kind};
+
+/// No response came.
+pub fn transport(name: &str, error: legacy::Error) -> Fault {
+    if let Some(connect) = find::<ConnectError>(&error) {
+        return Fault::new(Kind::Connect, format!("backend `{name}` could not be reached: {connect}")).because(error);
+    }
+    if error.is_connect() {
+        return Fault::new(Kind::Connect, format!("backend `{name}` could not be reached")).because(error);
+    }
+    let (kind, what) = match find::<hyper::Error>(&error) {
+        Some(hyper) => kind_of(hyper),
+        None => (Kind::UpstreamCut, "closed the connection"),
+    };
+    Fault::new(kind, format!("backend `{name}` {what} before it answered")).because(error)
+}
+
+/// The body broke off.
+pub fn broken(name: &str, error: hyper::Error) -> Fault {
+    let (kind, what) = kind_of(&error);
+    Fault::new(kind, format!("backend `{name}` {what} in the middle of its answer")).because(error)
+}
+
+fn kind_of(error: &hyper::Error) -> (Kind, &'static str) {
+    let nonsense = find::<std::io::Error>(error).is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData);
+    if error.is_parse() || nonsense {
+        (Kind::UpstreamProtocol, "sent something that is not HTTP")
+    } else {
+        (Kind::UpstreamCut, "closed the connection")
+    }
+}
+
+fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
