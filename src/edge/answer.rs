@@ -26,6 +26,8 @@ pin_project! {
         answering: Answering,
         // On HTTP/2 only.
         owed: Option<Owed>,
+        // The fault that breaks the answer off, held back for one turn.
+        broken: Option<Fault>,
     }
 }
 
@@ -40,12 +42,12 @@ pin_project! {
 impl<B> Answer<B> {
     /// The handler's answer.
     pub fn handler(response: Response<B>, answering: Answering, owed: Option<Owed>) -> Response<Self> {
-        response.map(|body| Self { from: From::Handler { body }, answering, owed })
+        response.map(|body| Self { from: From::Handler { body }, answering, owed, broken: None })
     }
 
     /// An answer of our own.
     pub fn edge(fault: &Fault, answering: Answering, owed: Option<Owed>) -> Response<Self> {
-        fault_response(fault).map(|body| Self { from: From::Edge { body }, answering, owed })
+        fault_response(fault).map(|body| Self { from: From::Edge { body }, answering, owed, broken: None })
     }
 }
 
@@ -73,6 +75,9 @@ impl<B: Body<Data = Bytes, Error = Fault>> Body for Answer<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let this = self.project();
+        if let Some(fault) = this.broken.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         if let Some(owed) = this.owed {
             owed.taken();
         }
@@ -85,6 +90,13 @@ impl<B: Body<Data = Bytes, Error = Fault>> Body for Answer<B> {
             }
             FromProjected::Edge { body } => body.poll_frame(cx).map_err(|never| match never {}),
         };
+        if let Poll::Ready(Some(Err(fault))) = polled {
+            // hyper throws away what it has not written when a body fails. The turn in between lets it write the parts
+            // before, among them the event that tells the client what went wrong.
+            *this.broken = Some(fault);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if let (Some(owed), Poll::Ready(Some(Ok(_)))) = (this.owed, &polled) {
             owed.gave(this.answering.watch());
         }

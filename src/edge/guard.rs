@@ -28,6 +28,8 @@ const READ_BYTES_MIN: usize = 4 * 1024;
 /// Bytes asked of the socket at once while a large body is read.
 const READ_BYTES_MAX: usize = 64 * 1024;
 
+const SLOW_HEAD: Refusal = Refusal { kind: Kind::SlowBody, message: "the request head did not arrive in time" };
+
 /// An HTTP/1 connection's socket.
 pub struct Guard<S> {
     socket: Stall<S>,
@@ -108,6 +110,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         }
     }
 
+    /// Something that came too early is held: reads on when the answer before it has ended.
+    fn wait_for_end(&self, cx: &Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.wake_at_end(cx);
+        Poll::Pending
+    }
+
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.large && self.held.is_empty() && self.requests.in_head() {
             self.held = BytesMut::new(); // A large body's buffer is not kept.
@@ -127,18 +135,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
             match phase {
                 Phase::Fresh => {}
                 Phase::Head => self.wait.until(clock::now() + self.limits.head),
-                Phase::Idle => self.wait.until(clock::now() + self.limits.idle),
-                Phase::Ours => self.wait.clear(),
+                Phase::Idle => self.wait.until(self.watch.quiet_since() + self.limits.idle),
+                Phase::Ours => self.wait.until(clock::now() + self.limits.idle),
             }
         }
         if matches!(phase, Phase::Fresh | Phase::Idle) && self.watch.is_draining() {
             return true;
         }
-        let late = self.wait.is_over(cx);
-        if late && phase == Phase::Head {
-            self.refused = Some(Refusal { kind: Kind::SlowBody, message: "the request head did not arrive in time" });
+        if !self.wait.is_over(cx) {
+            return false;
         }
-        late
+        match phase {
+            Phase::Fresh | Phase::Idle => true,
+            Phase::Head => {
+                self.refused = Some(SLOW_HEAD);
+                true
+            }
+            // hyper does not read again when an answer ends, so this is how its end is noticed in time.
+            Phase::Ours => {
+                self.wait.until(clock::now() + self.limits.idle);
+                self.wait.is_over(cx)
+            }
+        }
     }
 
     fn phase_now(&self) -> Phase {
@@ -173,17 +191,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Read for Guard<S> {
                 if !this.requests.in_head() {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the body is not well formed")));
                 }
-                // The answer before it goes first; hyper reads again when that has ended.
-                return if this.watch.is_answering() { Poll::Pending } else { Poll::Ready(Ok(())) };
+                // The answer before it goes first.
+                return if this.watch.is_answering() { this.wait_for_end(cx) } else { Poll::Ready(Ok(())) };
             }
             if this.held.len() > this.limits.head_bytes {
-                return Poll::Pending; // Requests sent ahead wait in the kernel.
+                return this.wait_for_end(cx); // Requests sent ahead wait in the kernel.
             }
             match this.fill(cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending if this.is_late(cx) => return Poll::Ready(Ok(())),
+                Poll::Pending if !this.held.is_empty() => return this.wait_for_end(cx),
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
 use std::time::Duration;
+
+use futures_util::task::AtomicWaker;
 
 use crate::clock::{self, Instant};
 
@@ -15,6 +18,8 @@ pub struct Watch {
     draining: AtomicBool,
     /// When the last answer ended, in ms after `opened`.
     quiet_since: AtomicU64,
+    /// The socket's reader, where it waits for an answer to end.
+    reader: AtomicWaker,
     /// Of HTTP/2's streams: when each handed over a frame that the client has not taken, in ms after `opened`.
     owed: Mutex<Vec<Arc<AtomicU64>>>,
 }
@@ -31,6 +36,7 @@ impl Watch {
             requests: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             quiet_since: AtomicU64::new(0),
+            reader: AtomicWaker::new(),
             owed: Mutex::new(Vec::new()),
         })
     }
@@ -63,10 +69,17 @@ impl Watch {
 
     /// How long nothing has been asked.
     pub fn quiet(&self) -> Duration {
-        match self.is_answering() {
-            true => Duration::ZERO,
-            false => self.age().saturating_sub(Duration::from_millis(self.quiet_since.load(Ordering::Relaxed))),
-        }
+        if self.is_answering() { Duration::ZERO } else { clock::now().saturating_duration_since(self.quiet_since()) }
+    }
+
+    /// When the last answer ended, or the connection opened.
+    pub fn quiet_since(&self) -> Instant {
+        self.opened + Duration::from_millis(self.quiet_since.load(Ordering::Relaxed))
+    }
+
+    /// Wakes this task when an answer ends.
+    pub fn wake_at_end(&self, cx: &Context<'_>) {
+        self.reader.register(cx.waker());
     }
 
     /// No further request is wanted.
@@ -122,6 +135,7 @@ impl Drop for Answering {
     fn drop(&mut self) {
         self.0.answering.fetch_sub(1, Ordering::Relaxed);
         self.0.quiet_since.store(self.0.age_ms(), Ordering::Relaxed);
+        self.0.reader.wake();
     }
 }
 
