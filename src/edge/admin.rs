@@ -111,3 +111,48 @@ impl Admin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admin(reasons: Vec<String>) -> Admin {
+        let readiness = Readiness { reasons, backends_on: 1, in_flight: 2, journal_dropped: 3 };
+        let backends: Page = Box::new(|| json!({ "backends": [] }));
+        Admin {
+            metrics: Box::new(|| "wattroute_requests_total 1\n".to_owned()),
+            ready: Box::new(move || readiness.clone()),
+            pages: BTreeMap::from([("/admin/backends", backends)]),
+            loopback: true,
+        }
+    }
+
+    async fn check(admin: &Admin, method: &str, path: &str, host: &str) -> (u16, String) {
+        let request = Request::builder().method(method).uri(path).header("host", host).body(()).unwrap();
+        let response = admin.answer(&request.into_parts().0);
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn pages_are_shown_and_others_are_not() {
+        let admin = admin(Vec::new());
+        assert_eq!(check(&admin, "GET", "/metrics", "localhost").await.1, "wattroute_requests_total 1\n");
+        assert_eq!(check(&admin, "GET", "/healthz", "localhost").await.0, 200);
+        assert_eq!(check(&admin, "HEAD", "/readyz", "localhost").await.0, 200);
+        assert_eq!(check(&admin, "GET", "/admin/backends", "localhost").await, (200, r#"{"backends":[]}"#.to_owned()));
+        assert_eq!(check(&admin, "GET", "/admin/keys", "localhost").await.0, 404);
+        assert_eq!(check(&admin, "POST", "/metrics", "localhost").await.0, 405);
+        assert_eq!(check(&admin, "DELETE", "/admin/backends", "localhost").await.0, 405);
+        assert_eq!(check(&admin, "GET", "/metrics", "evil.example").await.0, 403);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_ready_says_why() {
+        let (status, body) = check(&admin(vec!["draining".to_owned()]), "GET", "/readyz", "localhost").await;
+        let facts: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, &facts["ready"], &facts["reasons"][0]), (503, &json!(false), &json!("draining")));
+        assert_eq!((&facts["journal"]["dropped"], &facts["in_flight"]), (&json!(3), &json!(2)));
+    }
+}

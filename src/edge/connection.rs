@@ -27,6 +27,7 @@ use super::watch::Watch;
 use crate::clock;
 use crate::config::checked::Limits;
 use crate::gate::Conn;
+use crate::meter;
 
 /// hyper's buffers per connection, and what HTTP/2 holds for all streams of one. With the socket's own buffer a client
 /// that stops reading costs less than 512 KiB.
@@ -39,7 +40,7 @@ const STREAMS_MAX: u32 = 128;
 const WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// How long an HTTP/2 client may take to close after it was told that nothing more is wanted.
-const GOODBYE: Duration = Duration::from_millis(500);
+const GOODBYE: Duration = Duration::from_secs(2);
 /// How long bytes of an abandoned request are read away, so that closing does not destroy our last words (a reset
 /// takes unread answers with it), and the longest gap between them.
 const LINGER: Duration = Duration::from_secs(3);
@@ -57,7 +58,7 @@ pub struct Terms {
 }
 
 /// Serves one accepted socket to its end.
-pub async fn run<H: Handler>(socket: TcpStream, conn: Conn, terms: Terms, handler: H) {
+pub async fn run<H: Handler>(socket: TcpStream, conn: Conn, terms: Terms, handler: Arc<H>) {
     let watch = Watch::new();
     let Some(acceptor) = terms.tls.clone() else {
         return h1(socket, conn, terms, handler, watch).await;
@@ -82,7 +83,7 @@ pub async fn run<H: Handler>(socket: TcpStream, conn: Conn, terms: Terms, handle
     }
 }
 
-async fn h1<S, H>(socket: S, conn: Conn, terms: Terms, handler: H, watch: Arc<Watch>)
+async fn h1<S, H>(socket: S, conn: Conn, terms: Terms, handler: Arc<H>, watch: Arc<Watch>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
@@ -124,13 +125,13 @@ where
 async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Stall<S>, refused: Option<Refusal>) {
     if let Some(refusal) = refused {
         tracing::debug!(reason = refusal.message, "request refused");
-        let told = async {
-            socket.write_all(&last_words(refusal)).await?;
-            socket.shutdown().await
-        };
-        if !matches!(timeout(LINGER, told).await, Ok(Ok(()))) {
+        meter::refused(refusal.fault().code());
+        if !matches!(timeout(LINGER, socket.write_all(&last_words(refusal))).await, Ok(Ok(()))) {
             return;
         }
+    }
+    if !matches!(timeout(LINGER, socket.shutdown()).await, Ok(Ok(()))) {
+        return;
     }
     let mut sink = vec![0; 16 * 1024];
     let read_away = async { while let Ok(Ok(1..)) = timeout(LINGER_GAP, socket.read(&mut sink)).await {} };
@@ -149,7 +150,7 @@ fn last_words(refusal: Refusal) -> Vec<u8> {
     .into_bytes()
 }
 
-async fn h2<S, H>(socket: S, conn: Conn, terms: Terms, handler: H, watch: Arc<Watch>)
+async fn h2<S, H>(socket: S, conn: Conn, terms: Terms, handler: Arc<H>, watch: Arc<Watch>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,

@@ -18,10 +18,11 @@ use super::watch::Watch;
 use crate::config::checked::Limits;
 use crate::fault::{Fault, Kind};
 use crate::gate::Conn;
+use crate::meter;
 
-/// What the edge hands requests to: any `Fn(Request<Incoming>, Conn) -> Future<Output = Response<B>>`. It is cloned for
-/// each connection, and an `Err` from its body breaks the answer off.
-pub trait Handler: Clone + Send + Sync + 'static {
+/// What the edge hands requests to: any `Fn(Request<Incoming>, Conn) -> Future<Output = Response<B>>`. Each worker
+/// has one. An `Err` from its body breaks the answer off.
+pub trait Handler: Send + Sync + 'static {
     /// The response body.
     type Body: Body<Data = Bytes, Error = Fault> + Send + 'static;
 
@@ -35,7 +36,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
 
 impl<H, F, B> Handler for H
 where
-    H: Fn(Request<Incoming>, Conn) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, Conn) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error = Fault> + Send + 'static,
 {
@@ -48,13 +49,13 @@ where
 
 /// Answers one HTTP/1 request, whose head the guard has judged.
 pub async fn answer_h1<H: Handler>(
-    handler: H,
+    handler: Arc<H>,
     request: Request<Incoming>,
     conn: Conn,
     watch: Arc<Watch>,
 ) -> Result<Response<Answer<H::Body>>, Infallible> {
     let answering = watch.answering();
-    Ok(match guarded(handler.handle(request, conn)).await {
+    Ok(match guarded(async { handler.handle(request, conn).await }).await {
         Ok(response) => Answer::handler(response, answering, None),
         Err(fault) => Answer::edge(&fault, answering, None),
     })
@@ -62,7 +63,7 @@ pub async fn answer_h1<H: Handler>(
 
 /// Answers one HTTP/2 request, or refuses it.
 pub async fn answer_h2<H: Handler>(
-    handler: H,
+    handler: Arc<H>,
     request: Request<Incoming>,
     conn: Conn,
     watch: Arc<Watch>,
@@ -71,9 +72,11 @@ pub async fn answer_h2<H: Handler>(
     watch.asked();
     let (answering, owed) = (watch.answering(), Some(watch.stream()));
     if let Err(refusal) = check_h2(&request, &limits) {
-        return Ok(Answer::edge(&refusal.fault(), answering, owed));
+        let fault = refusal.fault();
+        meter::refused(fault.code());
+        return Ok(Answer::edge(&fault, answering, owed));
     }
-    Ok(match guarded(handler.handle(request, conn)).await {
+    Ok(match guarded(async { handler.handle(request, conn).await }).await {
         Ok(response) => Answer::handler(response, answering, owed),
         Err(fault) => Answer::edge(&fault, answering, owed),
     })

@@ -42,3 +42,27 @@ fn end_now() -> ! {
     tracing::warn!("second signal: ending at once, running answers are cut");
     std::process::exit(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[tokio::test]
+    async fn the_first_signal_fails_readiness_then_begins_the_drain() {
+        let drain = Drain::new();
+        let other = drain.clone();
+        // Never resolves after the first signal, so it is dropped with the test.
+        let _listening = clock::spawn(async move { on_signals(&other).await });
+        tokio::task::yield_now().await; // The handler is in place before the signal is sent.
+        let sent = std::process::Command::new("kill").arg("-TERM").arg(std::process::id().to_string()).status();
+        assert!(sent.unwrap().success());
+        while drain.is_serving() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(!drain.is_draining(), "the drain began without notice");
+        let left = clock::now();
+        drain.draining().await;
+        assert!(left.elapsed() >= NOTICE / 2);
+    }
+}

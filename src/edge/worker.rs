@@ -14,6 +14,7 @@ use super::connection::{Terms, run};
 use super::service::Handler;
 use crate::clock;
 use crate::gate::Conn;
+use crate::meter;
 
 /// How long accepting rests after an error such as too few file descriptors, which only closing others can cure.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -37,7 +38,7 @@ impl Worker {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "the listener cannot be used"),
         };
-        let handler = make();
+        let handler = Arc::new(make());
         let room = Arc::new(Semaphore::new(self.connections.min(Semaphore::MAX_PERMITS)));
         let all = u32::try_from(room.available_permits()).unwrap_or(u32::MAX);
         tokio::select! {
@@ -56,7 +57,7 @@ impl Worker {
         drop(self.alive);
     }
 
-    async fn accept_all<H: Handler>(&self, listener: &TcpListener, handler: &H, room: &Arc<Semaphore>) {
+    async fn accept_all<H: Handler>(&self, listener: &TcpListener, handler: &Arc<H>, room: &Arc<Semaphore>) {
         loop {
             let Ok(permit) = room.clone().acquire_owned().await else { return };
             match listener.accept().await {
@@ -66,13 +67,30 @@ impl Worker {
         }
     }
 
-    fn start<H: Handler>(&self, socket: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, handler: &H) {
+    fn start<H: Handler>(&self, socket: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, handler: &Arc<H>) {
         let conn = Conn { peer, tls: self.terms.tls.is_some() };
         let serving = run(socket, conn, self.terms.clone(), handler.clone());
+        let open = Open::count();
         drop(clock::spawn(async move {
             serving.await;
-            drop(permit);
+            drop((permit, open));
         }));
+    }
+}
+
+/// One open connection, in the metrics.
+struct Open;
+
+impl Open {
+    fn count() -> Self {
+        meter::connections(1.0);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        meter::connections(-1.0);
     }
 }
 

@@ -132,6 +132,13 @@ pub fn connections(change: f64) {
     }
 }
 
+/// A request that the edge refused before it became one.
+pub fn refused(code: &'static str) {
+    if let Some(meter) = METER.get() {
+        meter.fault(code);
+    }
+}
+
 /// A look into the cache.
 pub fn cache(hit: bool) {
     if let Some([miss, found]) = METER.get().map(|m| &m.cache) {
