@@ -96,6 +96,8 @@ pub enum State {
     Full,
     /// Known but switched off, with the reason: "OPENAI_API_KEY is not set".
     NotConfigured(Arc<str>),
+    /// It cannot do what this query asks, with the field: the embedded engine and `tools`.
+    Unable(Arc<str>),
 }
 
 /// What a backend can do.
@@ -157,6 +159,8 @@ pub struct Decision {
     pub policy_hash: Arc<str>,
     /// Ranked indices to try after `chosen` fails before the first byte. Never crosses to cloud for a private query.
     pub fallbacks: Vec<usize>,
+    /// Index of the baseline: the cloud backend that would answer if everything went to the cloud, configured or not.
+    pub baseline: Option<usize>,
     /// Baseline's joules minus the chosen one's: what this decision is expected to save. May be negative.
     pub saved: Saved,
     /// Present unless the query or policy is private: without it no cloud socket can be opened.
