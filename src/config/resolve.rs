@@ -18,6 +18,9 @@ use super::units::{duration_within, size_within};
 pub const PRESETS: &[(&str, &str)] =
     &[("green", "balanced"), ("fast", "all-cloud"), ("quality", "quality"), ("private", "private")];
 
+/// Policies that come with the program, the files of `policies/`.
+pub const SHIPPED: &[&str] = &["all-cloud", "all-local", "balanced", "coverage-threshold", "private", "quality"];
+
 /// Checks everything that a file says.
 pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
     let Source { raw, order, mut problems, .. } = source;
@@ -28,7 +31,7 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
         let Some(one) = raw.backends.get(name) else { continue };
         backends.extend(backend(name, one, &format!("backends.{}", quoted(name)), around, &mut problems));
     }
-    if order.is_empty() {
+    if order.is_empty() && !problems.0.iter().any(|p| p.key.starts_with("backends")) {
         problems.add("backends", "there is none: add a table such as [backends.smollm2]; examples/ has whole files");
     }
     let policy = policy(&raw.policy, around, &mut problems);
@@ -156,15 +159,37 @@ fn full_names(raw: &raw::Raw) -> Vec<String> {
     raw.backends.iter().map(|(n, b)| format!("{}/{n}", b.place.as_deref().unwrap_or("cloud"))).collect()
 }
 
-fn policy(raw: &raw::Policy, around: &Around, _problems: &mut Problems) -> Policy {
+fn policy(raw: &raw::Policy, around: &Around, problems: &mut Problems) -> Policy {
     let mut presets: BTreeMap<String, String> =
         PRESETS.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     presets.extend(raw.presets.clone());
-    Policy {
-        default: raw.default.clone().unwrap_or_else(|| "balanced".to_owned()),
-        presets,
-        folder: raw.folder.as_deref().map(|f| around.base.join(f)),
+    let folder = raw.folder.as_deref().map(|f| around.base.join(f));
+    if let Some(missing) = folder.as_ref().filter(|f| !f.is_dir()) {
+        problems.add("policy.folder", format!("{} is not a folder", missing.display()));
     }
+    let default = raw.default.clone().unwrap_or_else(|| "balanced".to_owned());
+    let named = raw.default.iter().map(|name| ("policy.default".to_owned(), name));
+    let presets_named = raw.presets.iter().map(|(k, name)| (format!("policy.presets.{}", quoted(k)), name));
+    for (at, name) in named.chain(presets_named) {
+        problems.keep(&at, policy_exists(name, folder.as_deref()));
+    }
+    Policy { default, presets, folder }
+}
+
+/// A shipped policy, or a file of the user's folder. Whether its content is right is for `check` and the loader.
+fn policy_exists(name: &str, folder: Option<&Path>) -> Result<(), String> {
+    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+    if !plain {
+        return Err("must be the name of a policy: letters, digits, `-` and `_`".to_owned());
+    }
+    let own = folder.is_some_and(|f| f.join(format!("{name}.toml")).is_file());
+    if own || SHIPPED.contains(&name) {
+        return Ok(());
+    }
+    let near =
+        did_you_mean(name, SHIPPED.iter().copied()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+    let place = if folder.is_some() { "neither shipped nor in policy.folder" } else { "not a shipped policy" };
+    Err(format!("{} is {place}{near}", shown(name)))
 }
 
 fn aliases(raw: &BTreeMap<String, String>, names: &[String], policy: &Policy, problems: &mut Problems) {

@@ -3,6 +3,7 @@
 //! Invariants: handles are registered once and kept, so that a request costs a few atomic additions; no label value
 //! comes from a client; nothing here waits. Without [`install`] every call does nothing.
 
+mod backend;
 pub mod log;
 pub mod names;
 mod registry;
@@ -14,10 +15,10 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
 
-use crate::energy::Basis;
 use crate::journal::{Health, Outcome, Record, State};
 use crate::policy::types::Place;
 
+use backend::Backend;
 use registry::{counter, gauge, histogram};
 
 /// Histogram samples are folded into buckets this often, so that memory stays bounded when nobody scrapes.
@@ -48,19 +49,6 @@ struct Spans {
     first_token: Histogram,
 }
 
-/// Handles of one configured backend.
-struct Backend {
-    input: Counter,
-    output: Counter,
-    input_usage: Histogram,
-    output_usage: Histogram,
-    joules: [Gauge; BASES.len()],
-    unknown: Counter,
-    usd: Gauge,
-    breaker: Gauge,
-    queue: Gauge,
-}
-
 /// Breaker of one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breaker {
@@ -83,8 +71,6 @@ const OUTCOMES: [(Outcome, &str); 6] = [
 ];
 const PLACES: [&str; 3] = ["local", "cloud", "none"];
 const OPERATIONS: [&str; 2] = ["chat", "text_completion"];
-const BASES: [Basis; 6] =
-    [Basis::Counter, Basis::Power, Basis::Utilisation, Basis::Published, Basis::Modelled, Basis::Unknown];
 
 /// Starts counting. Later calls do nothing.
 pub fn install() {
@@ -267,44 +253,6 @@ impl Meter {
     }
 }
 
-impl Backend {
-    fn new(r: &PrometheusRecorder, name: &str) -> Self {
-        let typed = |kind| [("backend", name), ("gen_ai_token_type", kind)];
-        Self {
-            input: counter(r, names::TOKENS_TOTAL, &typed("input")),
-            output: counter(r, names::TOKENS_TOTAL, &typed("output")),
-            input_usage: histogram(r, names::TOKEN_USAGE, &typed("input")),
-            output_usage: histogram(r, names::TOKEN_USAGE, &typed("output")),
-            joules: BASES.map(|b| gauge(r, names::JOULES, &[("backend", name), ("basis", b.name())])),
-            unknown: counter(r, names::JOULES_UNKNOWN, &[("backend", name)]),
-            usd: gauge(r, names::USD, &[("backend", name)]),
-            breaker: gauge(r, names::BREAKER, &[("backend", name)]),
-            queue: gauge(r, names::QUEUE, &[("backend", name)]),
-        }
-    }
-
-    fn count(&self, record: &Record) {
-        for (tokens, total, usage) in [
-            (record.input_tokens, &self.input, &self.input_usage),
-            (record.output_tokens, &self.output, &self.output_usage),
-        ] {
-            if let Some(n) = tokens {
-                total.increment(u64::from(n));
-                usage.record(f64::from(n));
-            }
-        }
-        match record.joules.and_then(|j| Some((j.mid?, j.basis))) {
-            Some((joules, basis)) => {
-                if let Some((_, gauge)) = BASES.iter().zip(&self.joules).find(|(b, _)| **b == basis) {
-                    gauge.increment(joules);
-                }
-            }
-            None => self.unknown.increment(1),
-        }
-        self.usd.increment(record.usd.unwrap_or(0.0));
-    }
-}
-
 /// Index into `Meter::requests`.
 fn slot(record: &Record, place: usize) -> usize {
     let endpoint = ENDPOINTS.iter().position(|e| *e == record.endpoint).unwrap_or(ENDPOINTS.len() - 1);
@@ -321,7 +269,7 @@ fn float(n: usize) -> f64 {
 mod tests {
     use super::names::Kind;
     use super::*;
-    use crate::energy::Joules;
+    use crate::energy::{Basis, Joules};
 
     #[test]
     fn a_request_shows_up_under_every_name_it_touches() {

@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("predict", &["tables", "classify", "energy", "policy"]),
     ("policy", &["api", "tables", "classify", "energy", "predict"]),
     ("cache", &["api", "backend", "policy"]),
-    ("meter", &["policy", "journal"]),
+    ("meter", &["energy", "policy", "journal"]),
     ("journal", &["energy", "policy", "classify", "tables"]),
     ("gate", &["api"]),
     ("backend", &["api", "policy", "engine", "models", "energy", "meter", "fetch"]),
