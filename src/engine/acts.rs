@@ -1,8 +1,13 @@
 //! Activations as the kernels read them: 8-bit codes per block of 32 with a scale, and the sums that minima need.
 
 #![allow(clippy::indexing_slicing, reason = "all buffers are sized together in `reset`, from the same row length")]
+#![allow(unsafe_code, reason = "rows are filled by different tasks")]
 
+use crate::lla::pool::{Panicked, Pool, Shards};
 use crate::lla::simd::Level;
+
+/// Rows that one task fills: some microseconds of work.
+const ROWS_PER_TASK: usize = 4;
 
 /// Rows of quantised activations, one per token.
 #[derive(Default)]
@@ -49,21 +54,37 @@ impl Acts {
         self.half_sums.resize(rows * columns / 16, 0.0);
     }
 
-    /// Calls `fill(row index, its values)` for every row, then quantises the row.
-    pub fn fill(&mut self, level: Level, mut fill: impl FnMut(usize, &mut [f32])) {
-        let columns = self.columns;
-        for row in 0..self.rows {
-            let blocks = row * columns / 32..(row + 1) * columns / 32;
-            let part = Row {
-                codes: &mut self.codes[row * columns..(row + 1) * columns],
-                floats: &mut self.floats[row * columns..(row + 1) * columns],
-                scales: &mut self.scales[blocks.clone()],
-                half_sums: &mut self.half_sums[blocks.start * 2..blocks.end * 2],
-                sums: &mut self.sums[blocks],
-            };
-            fill(row, part.floats);
-            quantise(level, part);
-        }
+    /// Calls `fill(row index, its values)` for every row, then quantises the row. Padding is zero.
+    pub fn fill(
+        &mut self,
+        pool: &Pool,
+        level: Level,
+        used: usize,
+        fill: &(dyn Fn(usize, &mut [f32]) + Sync),
+    ) -> Result<(), Panicked> {
+        let (columns, rows) = (self.columns, self.rows);
+        let (codes, floats) = (Shards::new(&mut self.codes), Shards::new(&mut self.floats));
+        let (scales, sums) = (Shards::new(&mut self.scales), Shards::new(&mut self.sums));
+        let half_sums = Shards::new(&mut self.half_sums);
+        let blocks = columns / 32;
+        pool.run(rows.div_ceil(ROWS_PER_TASK), &|task| {
+            for row in task * ROWS_PER_TASK..rows.min((task + 1) * ROWS_PER_TASK) {
+                // SAFETY: every row belongs to one task, and its parts of all buffers are its own.
+                let part = unsafe {
+                    Row {
+                        codes: codes.range(row * columns, columns),
+                        floats: floats.range(row * columns, columns),
+                        scales: scales.range(row * blocks, blocks),
+                        sums: sums.range(row * blocks, blocks),
+                        half_sums: half_sums.range(row * blocks * 2, blocks * 2),
+                    }
+                };
+                let (values, padding) = part.floats.split_at_mut(used.min(columns));
+                padding.fill(0.0);
+                fill(row, values);
+                quantise(level, part);
+            }
+        })
     }
 }
 
@@ -139,7 +160,7 @@ mod tests {
         for level in Level::all().into_iter().filter(|l| l.runs_here()) {
             let mut acts = Acts::default();
             acts.reset(1, 96);
-            acts.fill(level, |_, row| row.copy_from_slice(&input));
+            acts.fill(&Pool::new(1), level, 96, &|_, row| row.copy_from_slice(&input)).unwrap();
             for b in 0..3 {
                 let codes = &acts.codes[b * 32..b * 32 + 32];
                 let total: i32 = codes.iter().map(|c| i32::from(*c)).sum();
@@ -156,8 +177,8 @@ mod tests {
     #[test]
     fn zeros_give_zero() {
         let mut acts = Acts::default();
-        acts.reset(2, 32);
-        acts.fill(Level::Portable, |_, row| row.fill(0.0));
+        acts.reset(2, 20);
+        acts.fill(&Pool::new(1), Level::Portable, 20, &|_, row| row.fill(0.0)).unwrap();
         assert!(acts.codes.iter().all(|c| *c == 0) && acts.scales.iter().chain(&acts.sums).all(|x| *x == 0.0));
     }
 }

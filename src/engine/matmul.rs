@@ -157,10 +157,13 @@ pub mod tests {
     }
 
     fn acts(rows: usize, columns: usize) -> Acts {
-        let mut random = fastrand::Rng::with_seed(11);
         let mut acts = Acts::default();
         acts.reset(rows, columns);
-        acts.fill(Level::Portable, |_, row| row.iter_mut().for_each(|x| *x = random.f32() * 2.0 - 1.0));
+        let fill = |index: usize, row: &mut [f32]| {
+            let mut random = fastrand::Rng::with_seed(index as u64 + 11);
+            row.iter_mut().for_each(|x| *x = random.f32() * 2.0 - 1.0);
+        };
+        acts.fill(&Pool::new(1), Level::Portable, columns, &fill).unwrap();
         // The extremes that could overflow a narrow intermediate sum.
         acts.codes[..32].fill(127);
         acts.codes[32..64].fill(-127);

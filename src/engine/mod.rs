@@ -5,6 +5,7 @@
 //! with a bound, and the one after that is refused.
 
 pub mod acts;
+pub mod arch;
 pub mod cache;
 pub mod dtype;
 mod generate;
@@ -17,14 +18,17 @@ mod matmul_avx512;
 pub mod metadata;
 pub mod model;
 pub mod packed;
+pub mod pointwise;
 mod queue;
 pub mod repack;
+mod rope;
 mod sample;
 mod stop;
 pub mod template;
 pub mod tokenizer;
 pub mod types;
 pub mod vocabulary;
+pub mod weights;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;

@@ -1,0 +1,52 @@
+//! Rotary position encoding.
+#![allow(clippy::indexing_slicing, reason = "all indices are below the head's dimension, which `Arch` checked")]
+
+use crate::engine::arch::{Arch, Pairs};
+
+/// Turns of each pair per position, and how values are paired.
+pub struct Rope {
+    /// Radians per position, one per pair.
+    frequencies: Vec<f64>,
+    pairs: Pairs,
+    dim: usize,
+}
+
+impl Rope {
+    /// For an architecture; `factors` (possibly empty) divide the frequencies.
+    pub fn new(arch: &Arch, factors: &[f32]) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a head has at most 1024 values")]
+        let frequencies = (0..arch.rotated / 2)
+            .map(|i| {
+                let power = -((2 * i) as f64) / arch.rotated as f64;
+                f64::from(arch.base).powf(power) / factors.get(i).map_or(1.0, |f| f64::from(*f))
+            })
+            .collect();
+        Self { frequencies, pairs: arch.pairs, dim: arch.heads.dim }
+    }
+
+    /// Sine and cosine of every pair at a position.
+    pub fn at(&self, position: usize, turns: &mut Vec<(f32, f32)>) {
+        turns.clear();
+        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "positions are below 2^32")]
+        turns.extend(self.frequencies.iter().map(|f| {
+            let (sin, cos) = (f * position as f64).sin_cos();
+            (sin as f32, cos as f32)
+        }));
+    }
+
+    /// Turns every head of a row.
+    pub fn turn(&self, row: &mut [f32], turns: &[(f32, f32)]) {
+        let n = turns.len();
+        for head in row.chunks_exact_mut(self.dim) {
+            for (i, (sin, cos)) in turns.iter().enumerate() {
+                let (a, b) = match self.pairs {
+                    Pairs::Neighbours => (2 * i, 2 * i + 1),
+                    Pairs::Halves => (i, i + n),
+                };
+                let (x, y) = (head[a], head[b]);
+                head[a] = x * cos - y * sin;
+                head[b] = x * sin + y * cos;
+            }
+        }
+    }
+}
