@@ -45,7 +45,7 @@ impl Domain {
     pub const NONE: Self = Self(22);
 
     /// All domains in the order of [`NAMES`].
-    pub fn all() -> impl Iterator<Item = Self> {
+    pub fn all() -> impl Iterator<Item = Self> + Clone {
         (0u8..23).map(Self)
     }
 
