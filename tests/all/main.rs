@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
 mod config;
+mod embedded;
 mod journal;
 mod models_fetch;
 mod real_model;
