@@ -3,11 +3,13 @@
 mod address;
 pub mod breaker;
 mod connect;
+pub mod embedded;
 mod fault;
 mod headers;
 pub mod http;
 pub mod lease;
 mod refusal;
+mod render;
 mod reply;
 pub mod retry;
 mod scrub;
