@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// A certificate authority and the folder its files are in.
@@ -39,11 +40,16 @@ impl Authority {
     }
 
     /// A client that trusts this authority and no other, speaking HTTP/1.1.
-    pub async fn connect(&self, address: SocketAddr, name: &str) -> tokio_rustls::client::TlsStream<TcpStream> {
+    pub async fn connect(&self, address: SocketAddr, name: &str) -> TlsStream<TcpStream> {
+        self.connect_with(address, name, b"http/1.1").await
+    }
+
+    /// The same with another protocol.
+    pub async fn connect_with(&self, address: SocketAddr, name: &str, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.issuer.der().clone()).unwrap();
         let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
