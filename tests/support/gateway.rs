@@ -107,6 +107,7 @@ path = "journal.db"
     /// Starts it.
     pub async fn start(self) -> Gateway {
         canary::listen();
+        tracing::trace!("a gateway starts");
         let running = App::start(self.config()).await.unwrap_or_else(|why| panic!("{why}"));
         Gateway { data: running.data, admin: running.admin, folder: self.folder, running: Some(running) }
     }

@@ -1,8 +1,11 @@
 //! What the tests are made of: a scripted upstream, a rude client, a gateway in this process, canaries.
 
+pub mod answers;
 pub mod canary;
+pub mod gateway;
 pub mod http;
 pub mod rude;
+pub mod tiny;
 pub mod tls;
 pub mod upstream;
 
