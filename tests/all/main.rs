@@ -10,13 +10,3 @@ mod real_model;
 mod shape;
 #[path = "../support/mod.rs"]
 mod support;
-mod cut_stream;
-mod hang_up;
-mod hosts;
-mod local_decode;
-mod misfortune;
-mod odd_upstream;
-mod private;
-mod smuggling;
-mod smuggling_h2;
-mod surface;

@@ -253,21 +253,3 @@ async fn an_answer_with_ambiguous_framing_becomes_an_error() {
         gateway.finish().await;
     }
 }
-
-#[tokio::test]
-async fn zz_debug() {
-    let upstream = Upstream::always(well()).await;
-    let gateway = Gateway::before(&upstream.base()).await;
-    let models = rude::request("GET", "/v1/models", b"");
-    let chat = rude::request("POST", "/v1/chat/completions", &rude::chat("cloud/far", false));
-    for (n, b) in [("mm", [models.clone(), models.clone()].concat()), ("cm", [chat.clone(), models.clone()].concat()), ("mc", [models.clone(), chat.clone()].concat()), ("u", framing().into_iter().find(|c| c.0.starts_with("undersc")).unwrap().1)] {
-        let mut client = Rude::connect(gateway.data).await;
-        client.send(&b).await;
-        for _ in 0..3 {
-            let r = client.reply_within(std::time::Duration::from_millis(1500)).await;
-            println!("{n}: {} {:?} {}", r.status, r.end, r.text());
-            if r.end != End::Whole { break; }
-        }
-    }
-    gateway.finish().await;
-}

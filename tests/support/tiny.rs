@@ -55,7 +55,13 @@ pub fn bytes() -> Vec<u8> {
     let mut head = noise(tokens.len() * WIDTH, 2.0);
     for (token, row) in head.chunks_mut(WIDTH).enumerate() {
         // Printable ASCII is likely, marks are not, and bytes that break characters are rare.
-        row[0] = if token >= 256 { -20.0 } else if (32..127).contains(&token) { 0.5 } else { -1.0 };
+        row[0] = if token >= 256 {
+            -20.0
+        } else if (32..127).contains(&token) {
+            0.5
+        } else {
+            -1.0
+        };
     }
     file.tensor("token_embd.weight", &[WIDTH, tokens.len()], &embedding);
     file.tensor("output.weight", &[WIDTH, tokens.len()], &head);
