@@ -14,5 +14,7 @@ mod reply;
 pub mod retry;
 mod scrub;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod tls;
 pub mod types;
