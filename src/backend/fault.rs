@@ -1,6 +1,7 @@
 //! Transport errors to faults: our words, the backend's configured name, never a host or a peer's text.
 
 use std::error::Error;
+use std::io::{self, ErrorKind};
 
 use hyper_util::client::legacy;
 
@@ -29,7 +30,9 @@ pub fn broken(name: &str, error: hyper::Error) -> Fault {
 }
 
 fn kind_of(error: &hyper::Error) -> (Kind, &'static str) {
-    let nonsense = find::<std::io::Error>(error).is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData);
+    // hyper's body decoder reports bad chunk sizes as io errors of these kinds.
+    let bad = [ErrorKind::InvalidData, ErrorKind::InvalidInput];
+    let nonsense = find::<io::Error>(error).is_some_and(|io| bad.contains(&io.kind()));
     if error.is_parse() || nonsense {
         (Kind::UpstreamProtocol, "sent something that is not HTTP")
     } else {

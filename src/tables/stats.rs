@@ -188,7 +188,7 @@ mod tests {
     fn domains_that_do_not_differ_are_pooled() {
         let overall = row(500, 1000);
         let cells = [row(52, 100), row(49, 100), row(50, 100), row(48, 100)];
-        let rows = Domain::all().zip(cells.iter());
+        let rows = Domain::all().collect::<Vec<_>>().into_iter().zip(cells.iter());
         assert_eq!(Shrunk::of(&overall, rows).strength, STRENGTH.1);
     }
 }
