@@ -18,6 +18,7 @@ pub mod lla;
 pub mod meter;
 pub mod models;
 pub mod policy;
+pub mod predict;
 pub mod relay;
 pub mod tables;
 #[cfg(feature = "train")]
