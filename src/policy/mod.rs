@@ -1,6 +1,21 @@
 //! Policies: a pure function from signals to a decision.
 //!
-//! Nothing here waits, reads a clock, a file or a socket (the loader in `file` excepted). Same signals, same policy file:
-//! same decision, bit for bit.
+//! Nothing here waits, reads a clock, a file or a socket ([`load`] excepted). Same signals, same policy file: same
+//! decision, bit for bit.
 
+mod decide;
+mod eligible;
+pub mod explain;
+mod file;
+mod probe;
+mod rank;
+mod reason;
+mod rules;
+mod section;
+mod shipped;
 pub mod types;
+
+pub use self::file::parse;
+pub use self::probe::{Checked, Probe, StandIn, run_probes};
+pub use self::rules::{Fallback, Minimise, Policy, Rule, Weights};
+pub use self::shipped::{load, names};

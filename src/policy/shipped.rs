@@ -1,0 +1,60 @@
+//! The policies inside this program, and how a name finds its file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::file::{is_name, parse};
+use super::rules::Policy;
+use crate::config::problem::{Problem, Problems, did_you_mean, shown};
+
+/// Shipped policies: name and text.
+const FILES: &[(&str, &str)] = &[
+    ("all-cloud", include_str!("../../policies/all-cloud.toml")),
+    ("all-local", include_str!("../../policies/all-local.toml")),
+    ("balanced", include_str!("../../policies/balanced.toml")),
+    ("coverage-threshold", include_str!("../../policies/coverage-threshold.toml")),
+    ("fast", include_str!("../../policies/fast.toml")),
+    ("green", include_str!("../../policies/green.toml")),
+    ("private", include_str!("../../policies/private.toml")),
+    ("quality", include_str!("../../policies/quality.toml")),
+];
+
+/// Names of the shipped policies.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(name, _)| *name)
+}
+
+/// Loads a policy: a path (it has a slash or ends in `.toml`), else `NAME.toml` in `folder`, else the shipped one.
+/// A name that a client sent must have passed as a name before: only configuration may give a path.
+///
+/// # Errors
+/// No such policy, or every problem of its file.
+pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<Policy>, Problems> {
+    if name.contains(['/', '\\']) || name.ends_with(".toml") {
+        let path = Path::new(name);
+        let here = folder.map(|f| f.join(path)).filter(|p| path.is_relative() && p.exists());
+        return read(here.as_deref().unwrap_or(path));
+    }
+    if !is_name(name) {
+        let text = format!("a policy's name is 1 to 64 of a-z, 0-9, `-`, `_` (got {})", shown(name));
+        return Err(Problem::new("", text).into());
+    }
+    if let Some(path) = folder.map(|f| f.join(format!("{name}.toml"))).filter(|p| p.exists()) {
+        return read(&path);
+    }
+    match FILES.iter().find(|(n, _)| *n == name) {
+        Some((n, text)) => parse(text, &format!("policies/{n}.toml")).map(Arc::new),
+        None => {
+            let near = did_you_mean(name, names()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            let known = names().collect::<Vec<_>>().join(", ");
+            Err(Problem::new("", format!("no policy `{name}`{near} Shipped: {known}")).into())
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Arc<Policy>, Problems> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Problem::new("", format!("cannot be read: {}", e.kind())).file(name.clone()))?;
+    parse(&text, &name).map(Arc::new)
+}
