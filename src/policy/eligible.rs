@@ -47,6 +47,8 @@ fn verdict(policy: &Policy, signals: &Signals, candidate: &Candidate) -> Verdict
         return Verdict::Out(why);
     }
     match &candidate.state {
+        // `lacks` has said no already.
+        State::Unable(what) => Verdict::Out(what.to_string()),
         State::Ready => Verdict::Ready,
         State::Loading => Verdict::Waiting("its model is being fetched or loaded".to_owned()),
         State::Unhealthy => Verdict::Waiting("it failed recently and is given a rest".to_owned()),
@@ -105,6 +107,9 @@ pub fn lacks(signals: &Signals, candidate: &Candidate) -> Option<String> {
     }
     if let Some(field) = signals.beyond_embedded.as_deref().filter(|_| !caps.any_field) {
         return Some(format!("it cannot honour `{field}`"));
+    }
+    if let State::Unable(what) = &candidate.state {
+        return Some(what.to_string());
     }
     let wanted = signals.input_tokens.saturating_add(signals.max_output.unwrap_or(1));
     if wanted > caps.context {

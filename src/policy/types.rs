@@ -163,8 +163,6 @@ pub struct Decision {
     pub baseline: Option<usize>,
     /// Baseline's joules minus the chosen one's: what this decision is expected to save. May be negative.
     pub saved: Saved,
-    /// Index of the cloud backend that the saving is counted against; it may be one that is not configured.
-    pub baseline: Option<usize>,
     /// Present unless query or policy is private, or the rule keeps every query local: without it no cloud socket opens.
     pub cloud: Option<CloudPermit>,
 }
