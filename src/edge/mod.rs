@@ -85,7 +85,11 @@ pub fn serve<H: Handler>(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let make = make.clone();
         let thread = std::thread::Builder::new().name(format!("edge-{number}"));
-        workers.push(thread.spawn(move || runtime.block_on(worker.run(socket, || make(number))))?);
+        workers.push(thread.spawn(move || {
+            runtime.block_on(worker.run(socket, || make(number)));
+            // Cuts what the grace did not see end, and waits for no blocking call of anybody's.
+            runtime.shutdown_background();
+        })?);
     }
     Ok(Serving { addr, workers, ended })
 }

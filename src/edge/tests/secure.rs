@@ -174,6 +174,22 @@ async fn a_silent_or_idle_http2_client_is_closed() {
 }
 
 #[tokio::test]
+async fn an_http2_drain_lets_running_streams_end_and_takes_no_more() {
+    let mut secure = start_tls(limits());
+    let mut sender = secure.h2().await;
+    let running = sender.send_request(ask("/wait?200"));
+    while secure.server.seen.running.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let begun = crate::clock::now();
+    secure.server.drain.begin();
+    assert_eq!(collect(running.await.unwrap()).await.unwrap(), "waited");
+    secure.server.serving.take().unwrap().ended().await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(sender.send_request(ask("/")).await.is_err());
+}
+
+#[tokio::test]
 async fn an_http2_client_that_stops_taking_is_cut_and_costs_little() {
     let secure = start_tls(Limits { write_stall: Duration::from_millis(200), ..limits() });
     let mut sender = secure.h2().await;
