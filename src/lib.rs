@@ -1,6 +1,48 @@
-//! wattroute: a gateway that sends each LLM query to a local accelerator or a cloud endpoint by measured intelligence per watt.
+//! wattroute: a gateway that sends each LLM query to a local accelerator or a cloud endpoint by measured intelligence
+//! per watt.
+//!
+//! # The straight line
+//!
+//! A request passes through [`path::handle`], and that function is the map of everything else:
+//!
+//! ```text
+//! socket -> edge (limits, TLS, framing) -> path::handle:
+//!     gate    who is asking, is there room            api      bytes -> query
+//!     cache   an exact answer, if opted in            signals  classify, predict
+//!     policy  decide (pure)                           backend  ask, fall back before the first byte
+//!     relay   stream, count, end honestly             -> client
+//! ```
+//!
+//! Beside the line, never in it: [`journal`] (a bounded queue to a writer thread), [`meter`] (metrics), health probes,
+//! configuration reload. A client that hangs up drops the future: the upstream socket closes or the local decode stops,
+//! the permits return, and the journal entry is still written, because a guard's `Drop` writes it.
+//!
+//! # Words
+//!
+//! *Query*, *domain*, *backend* (with its *place*, local or cloud), *table*, *coverage*, *basis*, *signals*, *policy*,
+//! *decision*, *journal*: one word per idea, the same in code, configuration keys, metrics, headers and text.
+//!
+//! # Invariants of absence
+//!
+//! - Prompt and answer text never reach a log line, a metric, the journal or an error. [`fault::Fault`] has no place for
+//!   a peer's text, [`journal::record::Record`] has none for a prompt.
+//! - A client cannot name a host. Only configuration makes a [`config::checked::Endpoint`].
+//! - A private query cannot reach the cloud: an HTTP backend in the cloud demands a [`policy::types::CloudPermit`], and
+//!   only [`policy`] can make one.
+//! - A broken answer never looks finished: [`relay`] sends an error event and aborts, and never writes `[DONE]` itself.
+//! - Unknown energy is null, never 0 ([`energy::Joules::UNKNOWN`]), and every figure carries its [`energy::Basis`].
+//! - `policy`, `predict`, `tables`, `classify` and `lla` know nothing of HTTP, sockets or clocks; only `engine` knows
+//!   candle; only `edge` knows hyper's server; the environment is read in [`config`] only; time comes from [`clock`].
+//!
+//! # Reading order
+//!
+//! [`path`], then [`fault`], [`api`], [`signals`], [`policy`], [`backend`], [`relay`], [`journal`]; then what feeds them:
+//! [`classify`], [`tables`], [`predict`], [`energy`], [`engine`], [`lla`]; then the rim: [`edge`], [`gate`], [`config`],
+//! [`app`], [`cli`].
 
 pub mod api;
+pub mod app;
+pub mod asking;
 pub mod backend;
 pub mod cache;
 pub mod classify;
@@ -10,16 +52,23 @@ pub mod config;
 pub mod edge;
 pub mod energy;
 pub mod engine;
+pub mod entry;
 pub mod fault;
 pub mod fetch;
 pub mod gate;
+pub mod headers;
 pub mod journal;
 pub mod lla;
 pub mod meter;
 pub mod models;
+pub mod path;
 pub mod policy;
 pub mod predict;
+pub mod profile;
 pub mod relay;
+pub mod signals;
+pub mod state;
 pub mod tables;
+pub mod tee;
 #[cfg(feature = "train")]
 pub mod train;

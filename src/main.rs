@@ -1,3 +1,60 @@
 //! Arguments, then one match from subcommand to function.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use wattroute::cli::{ask, check, journal, models, profile, serve};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Sends each LLM query to a local accelerator or a cloud endpoint by measured intelligence per watt.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Cli {
+    /// Configuration file [default: ./wattroute.toml, else the built-in quickstart]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "Examples:
+  wattroute                                  start the gateway with the built-in quickstart
+  wattroute ask \"What is the capital of France?\"
+  wattroute explain \"Prove that 2 is prime\"  where would this go, and why?
+  wattroute check --config wattroute.toml    list every problem of a configuration
+  wattroute journal stats --since 24h        what stayed local, and what it saved
+
+Exit codes: 0 ok, 1 failed, 2 usage, 78 bad configuration.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the gateway (the default)
+    Serve(serve::Args),
+    /// Ask one question through the gateway and print answer and decision
+    Ask(ask::Args),
+    /// List every problem of a configuration; opens no port
+    Check(check::CheckArgs),
+    /// List, fetch and verify local models
+    Models(models::ModelsArgs),
+    /// Ask a local model every question of a suite and write its table
+    Profile(profile::Args),
+    /// What was decided, used and saved
+    Journal(journal::JournalArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let config = cli.config.as_deref();
+    match cli.command.unwrap_or_else(|| Command::Serve(serve::Args::default())) {
+        Command::Serve(args) => serve::run(config, &args),
+        Command::Ask(args) => ask::run(config, &args),
+        Command::Check(args) => check::run(config, &args),
+        Command::Models(args) => models::run(&args),
+        Command::Profile(args) => profile::run(config, &args),
+        Command::Journal(args) => journal::run(config, &args),
+    }
+}

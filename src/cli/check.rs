@@ -2,7 +2,7 @@
 //! fetches nothing, writes nothing.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -22,9 +22,6 @@ pub const BAD_CONFIG: u8 = 78;
 /// Arguments of `wattroute check`.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// Configuration file; without it ./wattroute.toml, else the built-in quickstart
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -60,13 +57,13 @@ struct Line {
 }
 
 /// Runs the command: 0 all is well, 78 problems.
-pub fn run(args: &CheckArgs) -> ExitCode {
-    let file = config::find(args.config.as_deref());
+pub fn run(file: Option<&Path>, args: &CheckArgs) -> ExitCode {
+    let found = config::find(file);
     let mut report = Report {
-        file: file.map_or_else(|| "built-in quickstart".to_owned(), |f| f.display().to_string()),
+        file: found.map_or_else(|| "built-in quickstart".to_owned(), |f| f.display().to_string()),
         ..Report::default()
     };
-    match config::load(args.config.as_deref()) {
+    match config::load(file) {
         Ok(config) => inspect(&config, &mut report),
         Err(problems) => report.problems = problems.0,
     }

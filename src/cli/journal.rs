@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,9 +22,6 @@ const BAD_CONFIG: u8 = 78;
 pub struct JournalArgs {
     #[command(subcommand)]
     action: Action,
-    /// Configuration file that names the journal
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// Read this journal instead of the configured one
     #[arg(long, global = true, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -62,8 +59,8 @@ enum Format {
 }
 
 /// Runs the command: 0 done, 1 failed, 78 bad configuration.
-pub fn run(args: &JournalArgs) -> ExitCode {
-    let file = match (&args.file, config::load(args.config.as_deref())) {
+pub fn run(file: Option<&Path>, args: &JournalArgs) -> ExitCode {
+    let file = match (&args.file, config::load(file)) {
         (Some(file), _) => file.clone(),
         (None, Ok(config)) => config.journal.path,
         (None, Err(problems)) => {

@@ -1,0 +1,44 @@
+"""Makes first.jsonl from published outcome tables: `python3 eval/suites/make.py FOLDER > eval/suites/first.jsonl`.
+
+FOLDER holds mmlu_pro.jsonl.gz and zeroeval_gsm.jsonl.gz (id, domain, prompt, options, reference). Questions are taken in
+the order of the SHA-256 of their id, so that the choice depends on nothing else.
+"""
+import gzip, hashlib, json, sys
+
+DOMAIN = {
+    "math": "Computer and mathematical",
+    "computer science": "Computer and mathematical",
+    "physics": "Life, physical, and social science",
+    "chemistry": "Life, physical, and social science",
+    "biology": "Life, physical, and social science",
+    "psychology": "Life, physical, and social science",
+    "economics": "Business and financial operations",
+    "business": "Business and financial operations",
+    "engineering": "Architecture and engineering",
+    "law": "Legal services",
+    "health": "Healthcare practitioners and technical",
+    "history": "Education instruction and library",
+    "philosophy": "Education instruction and library",
+}
+PER_CATEGORY, NUMBERS, LONGEST = 24, 60, 1500
+
+
+def rows(name):
+    with gzip.open(f"{sys.argv[1]}/{name}", "rt") as f:
+        found = [json.loads(line) for line in f]
+    return sorted(found, key=lambda r: hashlib.sha256(r["id"].encode()).hexdigest())
+
+
+def put(**row):
+    print(json.dumps(row, ensure_ascii=False))
+
+
+taken = {c: 0 for c in DOMAIN}
+for r in rows("mmlu_pro.jsonl.gz"):
+    c = r["domain"]
+    size = len(r["prompt"]) + sum(map(len, r["options"]))
+    if c in taken and taken[c] < PER_CATEGORY and size <= LONGEST and len(r["options"]) <= 10:
+        taken[c] += 1
+        put(id=r["id"], domain=DOMAIN[c], kind="choice", prompt=r["prompt"], options=r["options"], answer=r["reference"])
+for r in rows("zeroeval_gsm.jsonl.gz")[:NUMBERS]:
+    put(id=r["id"], domain=DOMAIN["math"], kind="number", prompt=r["prompt"], answer=r["reference"])

@@ -1,0 +1,199 @@
+//! The only wiring place: a configuration becomes a running gateway.
+//!
+//! Order of a start: state (tables, policies, models), then the ports, then the threads. Nothing listens before
+//! everything that can be wrong has been looked at.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use http::Request;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use serde_json::json;
+
+use crate::backend::retry::Budget;
+use crate::cache::Cache;
+use crate::classify::Classifier;
+use crate::clock;
+use crate::config::checked::Limits;
+use crate::config::{self, Config};
+use crate::edge::admin::{Admin, Page, Readiness};
+use crate::edge::{self, Drain, Serving, Settings};
+use crate::fault::{Fault, Kind};
+use crate::gate::{Conn, Gate};
+use crate::journal::{Journal, State as JournalState};
+use crate::relay::Broken;
+use crate::state::State;
+use crate::{meter, path};
+
+/// What every request shares.
+pub struct App {
+    /// Backends and policies; swapped whole on a reload.
+    pub state: ArcSwap<State>,
+    /// Keys and room.
+    pub gate: Gate,
+    /// Exact answers, if opted in.
+    pub cache: Cache,
+    /// One entry per request.
+    pub journal: Journal,
+    /// Text to domains.
+    pub classifier: Arc<Classifier>,
+    /// Extra attempts that fall-backs may make.
+    pub budget: Mutex<Budget>,
+    /// Sizes and waits of the client's side.
+    pub limits: Limits,
+    /// Start, Unix seconds: `created` of the model list.
+    pub created: u64,
+    drain: Drain,
+}
+
+/// A gateway at work.
+pub struct Running {
+    /// Data plane.
+    pub data: SocketAddr,
+    /// Admin listener.
+    pub admin: SocketAddr,
+    /// What requests share.
+    pub app: Arc<App>,
+    serving: [Serving; 2],
+}
+
+impl App {
+    /// Starts a gateway and returns when it listens. Loading models takes as long as reading their files.
+    ///
+    /// # Errors
+    /// What is wrong and what to do about it; nothing is left running.
+    pub async fn start(config: Config) -> Result<Running, String> {
+        let built = tokio::task::spawn_blocking(move || State::build(config, None)).await;
+        let state = built.map_err(|_| "loading failed in a way that was not foreseen".to_owned())??;
+        let server = &state.config.server;
+        let gate = Gate::new(&state.config).map_err(|e| e.to_string())?;
+        let tls = server.tls.as_ref().map(edge::tls::acceptor).transpose().map_err(|e| e.to_string())?;
+        let data = edge::bind(server.listen, server.workers).map_err(|e| e.to_string())?;
+        let admin = edge::bind(server.admin, 1).map_err(|e| e.to_string())?;
+        let (limits, grace, loopback) = (state.config.limits.clone(), server.grace, server.admin.ip().is_loopback());
+        meter::install();
+        let app = Arc::new(Self {
+            gate,
+            cache: Cache::new(&state.config.cache),
+            journal: Journal::open(&state.config.journal),
+            classifier: Classifier::shipped(),
+            budget: Mutex::new(Budget::new(clock::now())),
+            limits: limits.clone(),
+            created: clock::unix_ms() / 1000,
+            drain: Drain::new(),
+            state: ArcSwap::from_pointee(state),
+        });
+        let pages = Arc::new(app.clone().admin(loopback));
+        let plain = Settings { limits: limits.clone(), tls: None, grace };
+        let admin = edge::serve(admin, plain, &app.drain, move |_| edge::admin::handler(Arc::clone(&pages)))
+            .map_err(|e| e.to_string())?;
+        let shared = Arc::clone(&app);
+        let make = move |_| {
+            let app = Arc::clone(&shared);
+            move |request: Request<Incoming>, conn: Conn| {
+                path::handle(Arc::clone(&app), request, conn)
+                    .map(|response| response.map(|body| body.map_err(broke_off)))
+            }
+        };
+        let data = edge::serve(data, Settings { limits, tls, grace }, &app.drain, make).map_err(|e| e.to_string())?;
+        Ok(Running { data: data.addr(), admin: admin.addr(), app, serving: [data, admin] })
+    }
+
+    /// Swaps in a new configuration; requests under way keep the old one. Models whose settings stay are kept.
+    ///
+    /// # Errors
+    /// A table or policy that cannot be used: the old configuration stays.
+    pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, String> {
+        let before = self.state.load_full();
+        let restart = config::watch::needs_restart(&before.config, &config);
+        let state = State::build(config, Some(&before))?;
+        self.state.store(Arc::new(state));
+        self.cache.clear();
+        Ok(restart)
+    }
+
+    /// Whether requests are wanted, and what an operator should know.
+    pub fn readiness(&self) -> Readiness {
+        let state = self.state.load();
+        let journal = self.journal.health();
+        let mut reasons = Vec::new();
+        if !self.drain.is_serving() {
+            reasons.push("draining".to_owned());
+        }
+        if state.on() == 0 {
+            reasons.push("no backend is on".to_owned());
+        }
+        if let JournalState::Failing(why) = &journal.state {
+            tracing::debug!(why, "journal failing");
+        }
+        Readiness {
+            reasons,
+            backends_on: state.on(),
+            in_flight: self.gate.in_flight(),
+            journal_dropped: journal.dropped,
+        }
+    }
+
+    fn admin(self: Arc<Self>, loopback: bool) -> Admin {
+        let (metrics, ready, backends, journal) = (self.clone(), self.clone(), self.clone(), self);
+        let mut pages: BTreeMap<&'static str, Page> = BTreeMap::new();
+        pages.insert(
+            "/admin/backends",
+            Box::new(move || {
+                let state = backends.state.load();
+                state.backends.iter().map(|b| b.facts()).collect()
+            }),
+        );
+        pages.insert("/admin/journal", Box::new(move || json!(journal.journal.health())));
+        Admin {
+            metrics: Box::new(move || {
+                meter::in_flight(metrics.gate.in_flight());
+                for backend in &metrics.state.load().backends {
+                    backend.count();
+                }
+                meter::render(&metrics.journal.health())
+            }),
+            ready: Box::new(move || ready.readiness()),
+            pages,
+            loopback,
+        }
+    }
+}
+
+/// The relay has told the client; what is left is to abort the connection.
+fn broke_off(_: Broken) -> Fault {
+    Fault::new(Kind::UpstreamCut, "the answer broke off")
+}
+
+impl Running {
+    /// Serves until a signal asks to stop and the running answers have ended.
+    pub async fn until_signal(self) {
+        let drain = self.app.drain.clone();
+        tokio::select! {
+            () = self.ended() => {}
+            done = edge::on_signals(&drain) => {
+                if let Err(e) = done {
+                    tracing::error!(error = %e, "signals cannot be watched");
+                }
+            }
+        }
+    }
+
+    /// Stops: no new connections, running answers to their end, the journal to disk.
+    pub async fn shutdown(self) {
+        self.app.drain.leave();
+        self.app.drain.begin();
+        self.ended().await;
+    }
+
+    async fn ended(self) {
+        for serving in self.serving {
+            serving.ended().await;
+        }
+        self.app.journal.flush().await;
+    }
+}

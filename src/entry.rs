@@ -1,0 +1,188 @@
+//! The journal entry of one request: filled as the request goes on, offered exactly once, on drop.
+//!
+//! Finish, fault, hang-up and panic all end in the same `Drop`, so that there is no path without an entry.
+
+use std::sync::Arc;
+
+use crate::api::query::{Endpoint, Query};
+use crate::backend::Backend;
+use crate::backend::types::{Answer, Body, Usage};
+use crate::classify::domain::Posterior;
+use crate::clock::{self, Instant};
+use crate::energy::Joules;
+use crate::fault::Fault;
+use crate::journal::Journal;
+use crate::journal::record::{Outcome, Record};
+use crate::meter;
+use crate::policy::types::{Decision, Place, Saved};
+use crate::relay::Completion;
+use crate::state::State;
+use crate::tee::Keep;
+
+/// Longest model name that is written down; the query's own limit is the same.
+const MODEL_CHARS: usize = 128;
+
+/// A guard around one [`Record`].
+pub struct Entry {
+    /// What is known so far.
+    pub record: Record,
+    arrived: Instant,
+    journal: Journal,
+    posterior: Posterior,
+    /// Prompt tokens as estimated, for an answer that tells none.
+    estimated_input: u32,
+    answering: Option<Arc<Backend>>,
+    /// The cloud backend that would have answered otherwise.
+    baseline: Option<Arc<Backend>>,
+    /// Joules of attempts that were thrown away; none once one of them is not known.
+    wasted: Option<f64>,
+}
+
+impl Entry {
+    /// Starts an entry at a request's arrival. Without an endpoint it is a question for a decision only.
+    pub fn new(journal: Journal, endpoint: Option<Endpoint>, id: &str) -> Self {
+        let endpoint = match endpoint {
+            Some(Endpoint::Chat) => "chat",
+            Some(Endpoint::Completions) => "completions",
+            None => "route",
+        };
+        let record = Record { id: id.to_owned(), endpoint, arrived_ms: clock::unix_ms(), ..Record::default() };
+        let (posterior, arrived) = (Posterior::none(), clock::now());
+        let (answering, baseline, wasted) = (None, None, Some(0.0));
+        Self { record, arrived, journal, posterior, estimated_input: 0, answering, baseline, wasted }
+    }
+
+    /// Passes a result on; a fault is written down first.
+    pub fn noting<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        result.inspect_err(|fault| {
+            self.record.outcome = if self.record.attempts == 0 { Outcome::Refused } else { Outcome::Fault };
+            self.record.fault = Some(fault.code());
+            self.record.status = Some(fault.status().as_u16());
+        })
+    }
+
+    /// The query was read.
+    pub fn read(&mut self, query: &Query) {
+        self.record.model_asked = query.model.chars().take(MODEL_CHARS).collect();
+        self.record.stream = query.stream;
+        self.record.session = query.session;
+        self.estimated_input = query.input_tokens;
+    }
+
+    /// A policy has decided.
+    pub fn decided(&mut self, decision: &Decision, id: String, state: &State) {
+        let r = &mut self.record;
+        r.decision_id = id;
+        r.domain = decision.domain.name();
+        r.domain_p = decision.domain_p;
+        r.posterior = decision.posterior.0.to_vec();
+        r.policy = Arc::clone(&decision.policy);
+        r.policy_hash = Arc::clone(&decision.policy_hash);
+        r.propensity = decision.propensity;
+        r.reason.clone_from(&decision.reason);
+        r.alternatives = serde_json::to_string(&decision.alternatives).unwrap_or_default();
+        r.quality_change = quality_change(decision);
+        r.overhead_us = clock::now().duration_since(self.arrived).as_secs_f64() * 1e6;
+        self.posterior = decision.posterior;
+        self.baseline = decision.baseline.and_then(|index| state.backends.get(index)).cloned();
+    }
+
+    /// A backend is being asked.
+    pub fn asking(&mut self, backend: &Arc<Backend>) {
+        self.record.attempts += 1;
+        self.answered_by(&backend.config.name, backend.config.place);
+        self.answering = Some(Arc::clone(backend));
+    }
+
+    /// Who answers, also from the cache.
+    pub fn answered_by(&mut self, backend: &Arc<str>, place: Place) {
+        self.record.backend = Some(Arc::clone(backend));
+        self.record.place = Some(place);
+    }
+
+    /// The attempt under way is thrown away. `spent` is what it cost in joules, if that is known.
+    pub fn wasted(&mut self, spent: Option<f64>) {
+        self.wasted = self.wasted.zip(spent).map(|(sum, one)| sum + one);
+    }
+
+    /// Joules and saving for the headers: settled when the answer is complete, else as predicted.
+    pub fn figures(&mut self, answer: &Answer, decision: &Decision, index: usize) -> (Joules, Saved) {
+        if matches!(answer.body, Body::Full(_)) && answer.status.is_success() {
+            self.settle(&answer.usage);
+            return (self.record.joules.unwrap_or(Joules::UNKNOWN), self.record.saved);
+        }
+        let predicted = decision.alternatives.get(index).map_or(Joules::UNKNOWN, |a| a.joules);
+        (predicted, decision.saved)
+    }
+
+    /// The answer has ended, in whatever way.
+    pub fn finish(mut self, completion: &Completion, kept: Option<Keep>) {
+        let cached = self.record.outcome == Outcome::Cached;
+        self.record.status = Some(completion.status.as_u16());
+        self.record.fault = completion.fault;
+        let first = completion.first_token.or(completion.first_byte);
+        self.record.ttft_ms = first.map(|at| at.duration_since(self.arrived).as_secs_f64() * 1e3);
+        if completion.outcome != Outcome::Ok || !cached {
+            self.record.outcome = completion.outcome;
+        }
+        if cached {
+            self.record.input_tokens = completion.usage.input;
+            self.record.output_tokens = completion.usage.output;
+        } else if completion.status.is_success() {
+            self.settle(&completion.usage);
+        }
+        if let Some(kept) = kept.filter(|_| completion.outcome == Outcome::Ok) {
+            kept.done(&completion.usage);
+        }
+    }
+
+    /// Tokens, joules, price and saving from what was actually produced.
+    fn settle(&mut self, usage: &Usage) {
+        let input = usage.input.unwrap_or(self.estimated_input);
+        let r = &mut self.record;
+        r.input_tokens = Some(input);
+        r.output_tokens = usage.output;
+        r.token_source = Some(usage.source.name());
+        let (Some(backend), Some(output)) = (&self.answering, usage.output) else { return };
+        let (input, output) = (f64::from(input), f64::from(output));
+        let own = backend.outlook.joules(&self.posterior, input, output);
+        let total = match self.wasted {
+            Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
+            Some(_) => own,
+            None => Joules::UNKNOWN,
+        };
+        r.wasted_joules = self.wasted;
+        r.joules = Some(total);
+        r.usd = backend.outlook.usd(input, output);
+        let baseline = self.baseline.as_ref().filter(|b| b.config.name != backend.config.name);
+        r.saved = match baseline {
+            Some(baseline) => saved(baseline.outlook.joules(&self.posterior, input, output), total),
+            None => Saved::default(),
+        };
+    }
+}
+
+/// Baseline minus spent. Low is the least that was saved: the cheapest baseline against the dearest answer.
+fn saved(baseline: Joules, spent: Joules) -> Saved {
+    let minus = |a: Option<f64>, b: Option<f64>| Some(a? - b?);
+    Saved {
+        low: minus(baseline.low, spent.high),
+        mid: minus(baseline.mid, spent.mid),
+        high: minus(baseline.high, spent.low),
+    }
+}
+
+/// P(correct) of the chosen backend minus the baseline's.
+fn quality_change(decision: &Decision) -> Option<f64> {
+    let chosen = decision.alternatives.get(decision.chosen?)?;
+    let baseline = decision.alternatives.get(decision.baseline?)?;
+    Some(chosen.p_correct - baseline.p_correct)
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.record.total_ms = clock::now().duration_since(self.arrived).as_secs_f64() * 1e3;
+        meter::count(&self.record);
+        self.journal.offer(std::mem::take(&mut self.record));
+    }
+}

@@ -1,0 +1,34 @@
+//! Query and machine to what a policy may look at: classify, predict, and the state of every backend.
+
+use crate::api::query::Query;
+use crate::classify::Classifier;
+use crate::policy::types::{Pin, Signals, State as Ready};
+use crate::state::State;
+
+/// Everything the policy may look at for one query.
+pub fn of(state: &State, classifier: &Classifier, query: &Query, pin: &Pin, private: bool) -> Signals {
+    let posterior = classifier.posterior(&query.text);
+    let (input, max_output) = (query.input_tokens, query.sampling.max_tokens);
+    let candidates = state
+        .backends
+        .iter()
+        .map(|backend| {
+            let ready = match backend.refuses(query) {
+                Some(refusal) => Ready::Unable(refusal.message.into()),
+                None => backend.state(),
+            };
+            backend.outlook.candidate(&posterior, input, max_output, ready)
+        })
+        .collect();
+    Signals {
+        posterior,
+        input_tokens: input,
+        max_output,
+        needs: query.needs,
+        beyond_embedded: query.beyond_embedded.first().cloned(),
+        pin: pin.clone(),
+        private,
+        candidates,
+        draw: fastrand::u64(..),
+    }
+}
