@@ -57,6 +57,8 @@ pub struct Worker {
     pub held: Vec<u32>,
     /// Whose tokens they are.
     pub owner: Option<u64>,
+    /// Tokens of the last prompt that were in the cache.
+    pub reused: usize,
 }
 
 /// A job's caller went away.
@@ -97,6 +99,8 @@ impl Worker {
     }
 
     fn job(&mut self, ticket: &Ticket) -> Result<(), End> {
+        #[cfg(test)]
+        tests::trip(ticket);
         let started = clock::now();
         let mut logits = Vec::new();
         self.prefill(ticket, &mut logits)?;
@@ -141,7 +145,7 @@ impl Worker {
         kept = kept.min(ticket.prompt.len().saturating_sub(1));
         self.cache.truncate(kept);
         self.held.truncate(kept);
-        self.owner = ticket.owner;
+        (self.owner, self.reused) = (ticket.owner, kept);
         let rest = ticket.prompt.get(kept..).unwrap_or_default();
         for chunk in rest.chunks(PREFILL_CHUNK_TOKENS) {
             self.wanted(ticket)?;
@@ -231,4 +235,114 @@ fn shared(a: &[u32], b: &[u32]) -> usize {
 
 fn count(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[path = "../../tests/support/tiny.rs"]
+#[allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, reason = "shared with the integration tests")]
+mod tiny;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::generate::tiny;
+    use crate::engine::template::{self, Template};
+    use crate::engine::vocabulary;
+
+    const BOMB: u64 = 0xB0_0B00;
+
+    /// A bug in the engine, for the job of this owner.
+    pub fn trip(ticket: &Ticket) {
+        assert!(ticket.owner != Some(BOMB), "a bug");
+    }
+
+    fn worker(queue: &Arc<Queue<Ticket>>) -> Worker {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Model::load(&tiny::write(folder.path()), 256, 1).unwrap();
+        let vocabulary = vocabulary::read(model.metadata()).unwrap();
+        let tokenizer = Arc::new(Tokenizer::new(&vocabulary).unwrap());
+        let template = Template::choose(None, &vocabulary, &tokenizer).unwrap();
+        assert_eq!(template.name(), "chatml");
+        Worker {
+            cache: model.new_cache(),
+            ends: template::ends(&vocabulary, &tokenizer),
+            opening: Vec::new(),
+            queue: queue.clone(),
+            held: Vec::new(),
+            owner: None,
+            reused: 0,
+            tokenizer,
+            model,
+        }
+    }
+
+    type Events = mpsc::Receiver<Result<Event, EngineError>>;
+
+    fn ticket(prompt: Vec<u32>, owner: Option<u64>) -> (Ticket, Events) {
+        let (events, receiver) = mpsc::channel(10);
+        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+        (Ticket { prompt, sampling, limit: 4, events, submitted: clock::now(), owner }, receiver)
+    }
+
+    fn last(mut events: Events) -> Option<Result<Event, EngineError>> {
+        std::iter::from_fn(|| events.blocking_recv()).last()
+    }
+
+    #[test]
+    fn a_panic_or_a_failed_step_ends_its_own_job_only() {
+        let queue = Arc::new(Queue::new(8));
+        let worker = worker(&queue);
+        let prompt: Vec<u32> = (40..60).collect();
+        let mut waiting = Vec::new();
+        for (prompt, owner) in [
+            (prompt.clone(), Some(1)),
+            (prompt.clone(), Some(BOMB)),
+            (prompt.clone(), Some(1)),
+            (vec![40, u32::MAX], Some(1)),
+            (prompt.clone(), Some(1)),
+        ] {
+            let (ticket, events) = ticket(prompt, owner);
+            queue.push(ticket).unwrap();
+            waiting.push(events);
+        }
+        let thread = std::thread::spawn(move || worker.run());
+        let ends: Vec<_> = waiting.into_iter().map(last).collect();
+        let good = |end: &Option<Result<Event, EngineError>>| matches!(end, Some(Ok(Event::Done(done))) if done.output_tokens == 4);
+        let failed = |end: &Option<Result<Event, EngineError>>| matches!(end, Some(Err(EngineError::Step(_))));
+        assert!(good(&ends[0]) && good(&ends[2]) && good(&ends[4]), "{ends:?}");
+        assert!(failed(&ends[1]) && failed(&ends[3]), "{ends:?}");
+        queue.close();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_job_nobody_waits_for_takes_no_step() {
+        let queue = Arc::new(Queue::new(8));
+        let mut worker = worker(&queue);
+        let (ticket, events) = ticket((40..60).collect(), None);
+        drop(events);
+        assert!(matches!(worker.job(&ticket), Err(End::Left)));
+        assert_eq!(worker.cache.len(), 0);
+    }
+
+    #[test]
+    fn what_is_cached_for_one_owner_is_not_used_for_another() {
+        let queue = Arc::new(Queue::new(8));
+        let mut worker = worker(&queue);
+        worker.opening = (40..45).collect();
+        let prompt: Vec<u32> = (40..60).collect();
+        let mut kept = |owner| {
+            let (ticket, _events) = ticket(prompt.clone(), owner);
+            let held = worker.held.clone();
+            let mut logits = Vec::new();
+            worker.prefill(&ticket, &mut logits).map_err(|_| ()).unwrap();
+            assert_eq!(worker.held, prompt);
+            (held.len(), worker.reused)
+        };
+        assert_eq!(kept(Some(1)), (0, 0));
+        assert_eq!(kept(Some(1)), (20, 19));
+        assert_eq!(kept(Some(2)), (20, 5));
+        assert_eq!(kept(None), (20, 5));
+        assert_eq!(kept(None), (20, 5));
+    }
 }

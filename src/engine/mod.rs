@@ -84,6 +84,7 @@ impl Engine {
             queue: queue.clone(),
             held: Vec::new(),
             owner: None,
+            reused: 0,
             model,
         };
         std::thread::Builder::new()

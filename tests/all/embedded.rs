@@ -22,8 +22,12 @@ use crate::support::eventually;
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn engine(queue: usize) -> Arc<Engine> {
+    engine_with(queue, 2048).await
+}
+
+async fn engine_with(queue: usize, context: u32) -> Arc<Engine> {
     let path = smollm2().await;
-    let spec = ModelSpec { name: "smollm2".into(), path, context: 2048, template: None, threads: 0, queue };
+    let spec = ModelSpec { name: "smollm2".into(), path, context, template: None, threads: 0, queue };
     Arc::new(tokio::task::spawn_blocking(move || Engine::load(&spec)).await.unwrap().unwrap())
 }
 
@@ -255,7 +259,7 @@ async fn jobs_at_once_get_their_own_answers() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_before_it_is_queued() {
-    let engine = engine(2).await;
+    let engine = engine_with(2, 256).await;
     let backend = backend(&engine);
     let long = "word ".repeat(60_000);
     assert!(engine.count(&Prompt::Text(long.clone())) > engine.context());
@@ -264,7 +268,7 @@ async fn what_does_not_fit_is_refused_before_it_is_queued() {
     let fault = backend.ask(&query(Endpoint::Chat, body)).await.err().unwrap();
     assert_eq!((fault.kind, fault.param.as_deref()), (Kind::ContextLength, Some("messages")));
     // An answer is cut where the window ends.
-    let nearly = "word ".repeat(2035);
+    let nearly = "word ".repeat(245);
     let generation = engine.submit(Job { prompt: Prompt::Text(nearly), ..job("", 500) }).unwrap();
     let room = engine.context() - generation.input_tokens();
     let (_, done) = text_of(generation).await;
