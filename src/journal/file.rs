@@ -83,11 +83,6 @@ impl JournalError {
             _ => Self::Sql { path, code: code.into_owned() },
         }
     }
-
-    /// Whether the key of an inserted row exists already: an earlier attempt had been committed after all.
-    pub fn is_constraint(&self) -> bool {
-        matches!(self, Self::Sql { code, .. } if code.parse::<u32>().is_ok_and(|c| c & 0xff == 19))
-    }
 }
 
 /// Opens for writing: creates folder and file if missing, checks whose it is, migrates, sets the log.

@@ -372,3 +372,101 @@ async fn exports_keep_every_field() {
     assert_eq!(&row[at], "cheapest, \"quoted\"\nwith a line");
     assert_eq!(entry.as_object().unwrap().len(), row.len());
 }
+
+#[tokio::test]
+async fn a_lock_held_by_another_process_is_waited_out() {
+    use sqlx::ConnectOptions;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    let journal = Journal::open(&settings(&path));
+    assert!(journal.flush().await);
+    let mut other = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    journal.offer(record("a"));
+    assert!(!journal.flush().await);
+    let State::Failing(why) = journal.health().state else { panic!("must fail") };
+    assert!(why.contains("locked by another process"), "{why}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert!(journal.flush().await, "{:?}", journal.health());
+    drop(journal);
+    assert_eq!(all(&path).await.entries, 1);
+}
+
+/// Names the folder in which a child of these tests works.
+const CHILD: &str = "WATTROUTE_TEST_JOURNAL_CHILD";
+
+/// This test binary again, running one test in a process of its own.
+#[cfg(unix)]
+fn child(test: &str, before: &str, folder: &Path) -> std::process::Child {
+    let line = format!("{before} exec \"$0\" --exact --nocapture journal::{test}");
+    std::process::Command::new("bash")
+        .args(["-c", &line])
+        .arg(std::env::current_exe().unwrap())
+        .env(CHILD, folder)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_killed_process_loses_nothing_that_was_flushed() {
+    use std::io::BufRead;
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let journal = Journal::open(&settings(&Path::new(&folder).join("journal.db")));
+        for i in 0.. {
+            journal.offer(record(&i.to_string()));
+            assert!(journal.flush().await);
+            println!("flushed {}", i + 1);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut flushed = 0;
+    for round in 1..=8 {
+        let mut process = child("a_killed_process_loses_nothing_that_was_flushed", "", folder.path());
+        let lines = std::io::BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut counts = lines.map_while(Result::ok).filter_map(|l| l.strip_prefix("flushed ")?.parse::<u64>().ok());
+        let this_round = counts.by_ref().nth(round * 17).expect("the child flushes");
+        process.kill().unwrap();
+        process.wait().unwrap();
+        // What it said before it died, read after.
+        flushed += counts.last().unwrap_or(this_round).max(this_round);
+        let entries = all(&folder.path().join("journal.db")).await.entries;
+        assert!(entries >= flushed, "round {round}: {entries} entries, {flushed} flushed");
+        // At most the one entry that was on its way.
+        assert!(entries <= flushed + 1, "round {round}: {entries} entries, {flushed} flushed");
+        flushed = entries;
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_disk_without_room_is_counted_and_serving_goes_on() {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let journal =
+            Journal::open(&checked::Journal { queue: 256, ..settings(&Path::new(&folder).join("journal.db")) });
+        let mut flushed = 0;
+        for i in 0..3000 {
+            journal.offer(Record { alternatives: "x".repeat(900), ..record(&i.to_string()) });
+            if i % 100 == 99 && journal.health().errors == 0 && journal.flush().await {
+                flushed = i + 1;
+            }
+        }
+        println!("full {} {}", flushed, serde_json::to_string(&journal.health()).unwrap());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // Files may not grow beyond 512 KiB: the write fails as it does on a full disk.
+    let before = "trap '' XFSZ; ulimit -f 512;";
+    let process = child("a_disk_without_room_is_counted_and_serving_goes_on", before, folder.path());
+    let output = process.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (flushed, health) =
+        text.lines().find_map(|l| l.strip_prefix("full ")?.split_once(' ')).expect("the child ends");
+    let health: serde_json::Value = serde_json::from_str(health).unwrap();
+    assert!(health["errors"].as_u64().unwrap() >= 1 && health["dropped"].as_u64().unwrap() > 0, "{health}");
+    assert!(health["state"]["failing"].is_string(), "{health}");
+    let entries = all(&folder.path().join("journal.db")).await.entries;
+    assert!(entries >= flushed.parse().unwrap() && entries > 0, "{entries} entries, {flushed} flushed");
+}
