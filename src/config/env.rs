@@ -8,10 +8,13 @@ use std::thread::available_parallelism;
 /// Prefix of overrides: `WATTROUTE__SERVER__LISTEN` overrides `server.listen`.
 pub const PREFIX: &str = "WATTROUTE__";
 
+/// Looks up one variable of the environment.
+pub type Lookup = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What lies around the configuration file: environment, folders, cores.
 pub struct Around {
     /// Looks up one variable.
-    pub var: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub var: Lookup,
     /// Variables that start with [`PREFIX`], name and value.
     pub overrides: Vec<(String, String)>,
     /// Folder for data of this user: the journal's default place.

@@ -43,10 +43,8 @@ pub fn server(raw: &raw::Server, around: &Around, problems: &mut Problems) -> Op
             "has no keys of its own and must be on this machine; admin_open = true says that the network is trusted",
         );
     }
-    if let (Some(a), Some(b)) = (listen, admin) {
-        if a == b && a.port() != 0 {
-            problems.add("server.admin", "must differ from server.listen");
-        }
+    if listen.is_some_and(|a| a.port() != 0) && listen == admin {
+        problems.add("server.admin", "must differ from server.listen");
     }
     let workers: usize = workers?;
     let workers = if workers == 0 { around.cores } else { workers };

@@ -115,10 +115,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.stop();
         let handle = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(handle) = handle {
-            if handle.join().is_err() {
-                tracing::error!("the journal's writer panicked");
-            }
+        if handle.is_some_and(|h| h.join().is_err()) {
+            tracing::error!("the journal's writer panicked");
         }
     }
 }

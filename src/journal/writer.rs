@@ -1,5 +1,6 @@
 //! The writer's thread: takes groups off the queue, writes each in one transaction, keeps the file small.
 
+use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Sleeps until there is something to do, gives a group a moment to fill, and takes it.
-    fn collect(&mut self) -> (Vec<Box<Record>>, bool) {
+    fn collect(&mut self) -> (VecDeque<Box<Record>>, bool) {
         let shared = self.shared;
         let mut queue = shared.lock();
         let idle = queue.records.is_empty() && queue.flushes.is_empty() && !queue.stop;
@@ -96,7 +97,7 @@ impl<'a> Writer<'a> {
     }
 
     /// One attempt for everything pending. True: it is on disk.
-    async fn write(&mut self, group: Vec<Box<Record>>) -> bool {
+    async fn write(&mut self, group: VecDeque<Box<Record>>) -> bool {
         for record in group {
             self.pending.push((self.ids.next(), record));
         }
@@ -177,21 +178,26 @@ impl<'a> Writer<'a> {
 
     /// What could not be written is counted; nobody waits for it any more.
     async fn end(&mut self) {
+        let left = self.give_up();
+        if left > 0 {
+            self.shared.drop_count(left as u64);
+            tracing::error!(entries = left, "the journal ended with entries that could not be written");
+        }
+        let Some(db) = self.db.take() else { return };
+        if let Err(e) = db.close().await {
+            self.shared.failed(&JournalError::of(&self.config.path, &e).to_string());
+        }
+    }
+
+    /// Empties the queue; returns how many entries are lost.
+    fn give_up(&self) -> usize {
         let mut queue = self.shared.lock();
         let left = self.pending.len() + queue.records.len();
         queue.records.clear();
         let flushes = std::mem::take(&mut queue.flushes);
         drop(queue);
         answer(flushes, left == 0);
-        if left > 0 {
-            self.shared.drop_count(left as u64);
-            tracing::error!(entries = left, "the journal ended with entries that could not be written");
-        }
-        if let Some(db) = self.db.take() {
-            if let Err(e) = db.close().await {
-                self.shared.failed(&JournalError::of(&self.config.path, &e).to_string());
-            }
-        }
+        left
     }
 }
 
