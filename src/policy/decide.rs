@@ -137,3 +137,216 @@ fn unit(seed: u64) -> f64 {
 fn as_f64(n: usize) -> f64 {
     n as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    use super::super::sample::{any_signals, candidate, signals};
+    use super::super::types::State;
+    use super::super::{explain, load, names, parse};
+    use super::*;
+
+    fn policy(name: &str) -> Policy {
+        (*load(name, None).unwrap()).clone()
+    }
+
+    fn exploring() -> Policy {
+        Policy { explore: 0.3, ..policy("balanced") }
+    }
+
+    fn two(local: f64, cloud: f64) -> Signals {
+        signals(vec![candidate("local/a", local, Some(100.0)), candidate("cloud/b", cloud, Some(900.0))])
+    }
+
+    fn chosen(policy: &Policy, s: &Signals) -> (String, String) {
+        let d = policy.decide(s);
+        (d.chosen.map_or(String::new(), |i| d.alternatives[i].backend.to_string()), d.reason)
+    }
+
+    #[test]
+    fn ten_thousand_signals_give_the_same_decision_bit_for_bit() {
+        let mut policies: Vec<Policy> = names().map(policy).collect();
+        policies.push(exploring());
+        let mut runner = TestRunner::deterministic();
+        let any = any_signals();
+        for _ in 0..10_000 {
+            let s = any.new_tree(&mut runner).unwrap().current();
+            for p in &policies {
+                let (a, b) = (p.decide(&s), p.clone().decide(&s.clone()));
+                assert_eq!(format!("{a:?}"), format!("{b:?}"));
+                sound(p, &s, &a);
+            }
+        }
+    }
+
+    /// What holds for every decision.
+    fn sound(p: &Policy, s: &Signals, d: &Decision) {
+        assert_eq!(d.alternatives.len(), s.candidates.len());
+        assert!(d.reason.is_ascii() && !d.reason.contains(['\n', '\r']) && d.reason.len() < 2000, "{}", d.reason);
+        assert!(d.propensity > 0.0 && d.propensity <= 1.0, "{}", d.propensity);
+        for i in d.chosen.iter().chain(&d.fallbacks) {
+            assert!(d.alternatives[*i].eligible, "{d:?}");
+            assert_eq!(s.candidates[*i].state, State::Ready);
+            // A cloud backend in reach means a permit, and never for a private query or policy.
+            if s.candidates[*i].place == Place::Cloud {
+                assert!(d.cloud.is_some() && !s.private && !p.private, "{d:?}");
+            }
+        }
+        assert!(d.chosen.is_none_or(|c| !d.fallbacks.contains(&c)));
+        assert_eq!(d.chosen.is_none(), d.alternatives.iter().all(|a| !a.eligible), "{d:?}");
+        for (i, a) in d.alternatives.iter().enumerate() {
+            assert_eq!(a.why_not.is_none(), d.chosen == Some(i), "{d:?}");
+        }
+        if s.private || p.private {
+            assert!(d.cloud.is_none());
+            assert!(d.alternatives.iter().all(|a| a.place == Place::Local || !a.eligible));
+        }
+        if let (Some(low), Some(mid), Some(high)) = (d.saved.low, d.saved.mid, d.saved.high) {
+            assert!(low <= mid && mid <= high, "{:?}", d.saved);
+        }
+        assert!(d.baseline.is_none_or(|b| s.candidates[b].place == Place::Cloud));
+    }
+
+    proptest! {
+        #[test]
+        fn explanations_name_every_backend(s in any_signals()) {
+            let d = policy("balanced").decide(&s);
+            let json = explain::to_json(&d);
+            prop_assert_eq!(json["decision"]["alternatives"].as_array().unwrap().len(), s.candidates.len());
+            let text = explain::to_text(&d);
+            for c in &s.candidates {
+                prop_assert!(text.contains(&*c.backend));
+            }
+        }
+    }
+
+    #[test]
+    fn balanced_takes_fewest_joules_within_the_quality_budget() {
+        let p = policy("balanced");
+        let (who, why) = chosen(&p, &two(0.86, 0.90));
+        assert_eq!(who, "local/a");
+        assert_eq!(why, "P(correct) 0.86 of local/a in None is enough (at least 0.85) with the least energy: 100 J");
+        let (who, why) = chosen(&p, &two(0.84, 0.90));
+        assert_eq!((&*who, &*why), ("cloud/b", "only cloud/b reaches P(correct) 0.85 in None: it has 0.90"));
+        let d = p.decide(&two(0.84, 0.90));
+        assert_eq!(d.alternatives[0].why_not.as_deref(), Some("P(correct) 0.84 is below the 0.85 asked for"));
+        assert_eq!(d.saved, Saved { low: Some(0.0), mid: Some(0.0), high: Some(0.0) });
+        // The cloud at its best batch may beat a device of ours: the local share is not the aim.
+        let mut s = two(0.86, 0.90);
+        s.candidates[1] = candidate("cloud/b", 0.90, Some(20.0));
+        assert_eq!(chosen(&p, &s).0, "cloud/b");
+    }
+
+    #[test]
+    fn a_preferred_cloud_without_a_key_is_said_and_local_answers() {
+        let mut s = two(0.3, 0.9);
+        s.candidates[1].state = State::NotConfigured(Arc::from("OPENAI_API_KEY is not set"));
+        let d = policy("balanced").decide(&s);
+        assert_eq!(d.chosen, Some(0));
+        assert_eq!(
+            d.reason,
+            "cloud preferred (cloud/b) but not configured: OPENAI_API_KEY is not set; answered locally"
+        );
+        assert_eq!(d.alternatives[1].why_not.as_deref(), Some("not configured: OPENAI_API_KEY is not set"));
+        assert_eq!(d.saved, Saved { low: Some(250.0), mid: Some(800.0), high: Some(1750.0) });
+        s.candidates[1].state = State::Unhealthy;
+        let (_, why) = chosen(&policy("all-cloud"), &s);
+        assert_eq!(why, "cloud/b preferred, but it failed recently and is given a rest; answered locally");
+    }
+
+    #[test]
+    fn a_floor_is_kept_whatever_the_cloud_reaches() {
+        let mut p = policy("balanced");
+        p.floors = [0.7; crate::classify::domain::DOMAINS];
+        let (who, why) = chosen(&p, &two(0.5, 0.52));
+        assert_eq!(who, "cloud/b");
+        assert!(why.starts_with("no backend reaches P(correct) 0.70"), "{why}");
+        assert_eq!(chosen(&p, &two(0.71, 0.72)).0, "local/a");
+    }
+
+    #[test]
+    fn unknown_joules_are_never_taken_for_zero() {
+        let mut s = two(0.9, 0.9);
+        s.candidates[1].joules = crate::energy::Joules::UNKNOWN;
+        let (who, why) = chosen(&policy("balanced"), &s);
+        assert_eq!(who, "local/a");
+        assert!(why.contains("energy is not known everywhere: local is preferred"), "{why}");
+        let cloud = Policy { prefer: Place::Cloud, ..policy("balanced") };
+        assert_eq!(chosen(&cloud, &s).0, "cloud/b");
+        assert_eq!(cloud.decide(&s).saved, Saved { low: Some(0.0), mid: Some(0.0), high: Some(0.0) });
+        assert_eq!(policy("balanced").decide(&s).saved, Saved::default());
+    }
+
+    #[test]
+    fn ties_go_to_fewer_joules_then_to_configuration_order() {
+        let mut s = signals(vec![
+            candidate("local/a", 0.9, Some(50.0)),
+            candidate("local/b", 0.9, Some(50.0)),
+            candidate("local/c", 0.9, Some(40.0)),
+        ]);
+        assert_eq!(policy("quality").decide(&s).fallbacks, vec![0, 1]);
+        assert_eq!(chosen(&policy("quality"), &s).0, "local/c");
+        s.candidates.pop();
+        assert_eq!(chosen(&policy("quality"), &s).0, "local/a");
+    }
+
+    #[test]
+    fn the_papers_rule_looks_at_the_best_local_coverage_only() {
+        let p = policy("coverage-threshold");
+        assert_eq!(chosen(&p, &two(0.70, 1.0)).0, "local/a");
+        let (who, why) = chosen(&p, &two(0.69, 0.1));
+        assert_eq!((&*who, &*why), ("cloud/b", "no local coverage of None reaches the threshold 0.70: cloud/b"));
+    }
+
+    #[test]
+    fn a_name_is_stronger_than_a_rule_and_weaker_than_privacy() {
+        let mut s = two(0.9, 0.9);
+        s.pin = Pin::Backend(Arc::from("b"));
+        let d = policy("all-local").decide(&s);
+        assert_eq!((d.chosen, d.cloud.is_some()), (Some(1), true));
+        assert!(d.fallbacks.is_empty());
+        s.private = true;
+        let d = policy("all-local").decide(&s);
+        assert_eq!((d.chosen, d.cloud.is_some()), (None, false));
+        assert!(d.reason.contains("the query is private"), "{}", d.reason);
+        s.private = false;
+        assert_eq!(policy("private").decide(&s).chosen, None);
+        assert!(policy("all-local").decide(&two(0.1, 0.9)).cloud.is_none());
+    }
+
+    #[test]
+    fn exploring_states_the_probability_of_each_choice() {
+        let (p, mut s) = (exploring(), two(0.9, 0.9));
+        let (mut first, mut shares) = (0, [0.0, 0.0]);
+        for draw in 0..20_000 {
+            s.draw = draw;
+            let d = p.decide(&s);
+            let i = d.chosen.unwrap();
+            first += usize::from(i == 0);
+            shares[i] = d.propensity;
+        }
+        assert!((shares[0] - 0.85).abs() < 1e-12 && (shares[1] - 0.15).abs() < 1e-12, "{shares:?}");
+        assert!((16_700..17_300).contains(&first), "{first}");
+        // Only among those that are good enough.
+        assert_eq!(p.decide(&two(0.2, 0.9)).propensity, 1.0);
+    }
+
+    #[test]
+    fn carbon_cost_and_sums_weigh_what_they_name() {
+        let mut s = two(0.9, 0.9);
+        s.candidates[1].usd = Some(1e-6);
+        // 100 J of electricity at 0.30 USD per kWh is 8.3e-6 USD.
+        let text = |rule: &str| format!("name = \"x\"\nabout = \"y\"\n[rule]\nkind = \"objective\"\n{rule}\n");
+        let made = |rule: &str| parse(&text(rule), "x.toml").unwrap();
+        assert_eq!(chosen(&made("minimise = \"cost\""), &s).0, "cloud/b");
+        assert_eq!(chosen(&made("minimise = \"sum\"\nweights = { energy = 1.0 }"), &s).0, "local/a");
+        assert_eq!(chosen(&made("minimise = \"sum\"\nweights = { cost = 1.0 }"), &s).0, "cloud/b");
+        let mut green = made("minimise = \"carbon\"");
+        assert_eq!(chosen(&green, &s).0, "local/a");
+        green.grid_g_per_kwh.cloud = 1.0;
+        assert_eq!(chosen(&green, &s).0, "cloud/b");
+    }
+}

@@ -121,3 +121,79 @@ pub fn lacks(signals: &Signals, candidate: &Candidate) -> Option<String> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::load;
+    use super::super::sample::{ALL, candidate, signals};
+    use super::*;
+    use crate::api::query::Needs;
+
+    /// One change to a query that a poor backend cannot take, and the words that say so.
+    type Case = (fn(&mut Signals), &'static str);
+
+    #[test]
+    fn every_need_shuts_out_the_backend_that_lacks_it_and_says_why() {
+        let cases: [Case; 10] = [
+            (|s| s.needs.tools = true, "it cannot do tool calls"),
+            (|s| s.needs.images = true, "it cannot do images"),
+            (|s| s.needs.audio = true, "it cannot do audio or files"),
+            (|s| s.needs.json = true, "it cannot do structured output"),
+            (|s| s.needs.many = true, "it cannot do more than one choice"),
+            (|s| s.needs.logprobs = true, "it cannot do log-probabilities"),
+            (|s| s.beyond_embedded = Some("logit_bias".into()), "it cannot honour `logit_bias`"),
+            (|s| s.input_tokens = 5000, "5000 tokens of prompt exceed its context of 2048"),
+            (|s| s.max_output = Some(4096), "10 tokens of prompt and 4096 of answer exceed its context of 2048"),
+            (
+                |s| s.max_output = Some(u32::MAX),
+                "10 tokens of prompt and 4294967295 of answer exceed its context of 2048",
+            ),
+        ];
+        let policy = load("balanced", None).unwrap();
+        for (change, why) in cases {
+            let mut s = signals(vec![candidate("local/poor", 0.9, Some(1.0)), candidate("local/rich", 0.9, Some(9.0))]);
+            s.candidates[0].caps = crate::policy::types::Capabilities {
+                context: 2048,
+                tools: false,
+                images: false,
+                audio: false,
+                json: false,
+                many: false,
+                logprobs: false,
+                any_field: false,
+            };
+            s.candidates[1].caps.context = u32::MAX;
+            assert_eq!(policy.decide(&s).chosen, Some(0), "before the change");
+            change(&mut s);
+            let d = policy.decide(&s);
+            assert_eq!(d.alternatives[0].why_not.as_deref(), Some(why));
+            assert_eq!(d.chosen, Some(1), "{why}");
+        }
+    }
+
+    #[test]
+    fn states_and_privacy_have_their_own_words() {
+        let policy = load("all-local", None).unwrap();
+        let mut s = signals(vec![candidate("local/a", 0.5, None), candidate("cloud/b", 0.9, None)]);
+        assert_eq!(s.needs, Needs::default());
+        assert_eq!(s.candidates[0].caps, ALL);
+        for (state, why) in [
+            (State::Loading, "its model is being fetched or loaded"),
+            (State::Unhealthy, "it failed recently and is given a rest"),
+            (State::Full, "its queue is full"),
+            (State::NotConfigured(Arc::from("K is not set")), "not configured: K is not set"),
+            (State::Unable(Arc::from("`tools` is beyond it")), "`tools` is beyond it"),
+        ] {
+            s.candidates[0].state = state;
+            let all = verdicts(&policy, &s);
+            assert_eq!(all[0].why(), Some(why));
+            assert!(!all[0].ready());
+        }
+        let all = verdicts(&policy, &s);
+        assert_eq!(all[1].why(), Some("policy all-local keeps every query local"));
+        s.private = true;
+        assert_eq!(verdicts(&policy, &s)[1].why(), Some("the query is private: it stays on this machine"));
+    }
+}

@@ -238,3 +238,93 @@ fn by_domain(mut s: Section<'_>, elsewhere: f64, problems: &mut Problems) -> [f6
     s.finish(problems);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "name = \"mine\"\nabout = \"Mine.\"\n[rule]\nkind = \"objective\"\nminimise = \"energy\"\n";
+
+    #[test]
+    fn a_short_file_is_enough_and_its_hash_is_that_of_its_bytes() {
+        let p = parse(GOOD, "mine.toml").unwrap();
+        assert_eq!(p.rule, Rule::Objective { minimise: Minimise::Energy, max_quality_loss: 0.05 });
+        assert_eq!((p.prefer, p.fallback, p.private, p.explore), (Place::Local, Fallback::Any, false, 0.0));
+        assert_eq!(*p.hash, *blake3::hash(GOOD.as_bytes()).to_hex().as_str().get(..16).unwrap());
+        assert_ne!(p.hash, parse(&format!("{GOOD}# changed\n"), "mine.toml").unwrap().hash);
+    }
+
+    #[test]
+    fn bad_files_name_the_key_and_the_line() {
+        let head = "name = \"x\"\nabout = \"y\"\n";
+        let rule = "[rule]\nkind = \"all-local\"\n";
+        let cases: Vec<(String, &str)> = vec![
+            ("name = ".into(), "x.toml:1: is not TOML"),
+            (format!("name = \"X Y\"\nabout = \"y\"\n{rule}"), "x.toml:1: name: must be 1 to 64 of a-z"),
+            (format!("name = \"x\"\n{rule}"), "about: is missing"),
+            (head.into(), "rule: is missing: write [rule]"),
+            (format!("{head}[rule]\n"), "rule.kind: is missing: all-local"),
+            (
+                format!("{head}[rule]\nkind = \"all-locl\"\n"),
+                "x.toml:4: rule.kind: must be one of all-local, all-cloud, coverage-threshold, objective (got `all-locl`); did you mean `all-local`?",
+            ),
+            (format!("{head}{rule}treshold = 1\n"), "x.toml:5: rule.treshold: unknown key"),
+            (format!("{head}privat = true\n{rule}"), "x.toml:3: privat: unknown key; did you mean `private`?"),
+            (format!("{head}private = \"yes\"\n{rule}"), "private: must be true or false (got `yes`)"),
+            (format!("{head}explore = 0.9\n{rule}"), "explore: must be a number from 0 to 0.5 (got 0.9)"),
+            (format!("{head}[rule]\nkind = \"coverage-threshold\"\n"), "rule.threshold: is missing"),
+            (
+                format!("{head}[rule]\nkind = \"coverage-threshold\"\nthreshold = 70\n"),
+                "rule.threshold: must be a number from 0 to 1 (got 70)",
+            ),
+            (format!("{head}[rule]\nkind = \"objective\"\n"), "rule.minimise: is missing"),
+            (
+                format!("{head}[rule]\nkind = \"objective\"\nminimise = \"joules\"\n"),
+                "rule.minimise: must be one of energy",
+            ),
+            (format!("{head}[rule]\nkind = \"objective\"\nminimise = \"sum\"\n"), "rule.weights: is missing"),
+            (
+                format!("{head}[rule]\nkind = \"objective\"\nminimise = \"sum\"\nweights = {{ enrgy = 1 }}\n"),
+                "rule.weights.enrgy: unknown key; did you mean `energy`?",
+            ),
+            (
+                format!("{head}[rule]\nkind = \"objective\"\nminimise = \"energy\"\nweights = {{ energy = 1 }}\n"),
+                "rule.weights: has no meaning",
+            ),
+            (
+                format!("{head}{rule}[floors]\n\"Legal service\" = 0.5\n"),
+                "x.toml:6: floors.\"Legal service\": unknown key; did you mean `Legal services`?",
+            ),
+            (
+                format!("{head}{rule}[floors]\n\"Legal services\" = 60\n"),
+                "floors.\"Legal services\": must be a number from 0 to 1",
+            ),
+            (format!("{head}{rule}[[probes]]\nprompt = \"p\"\nplace = \"local\"\n"), "probes: need [[stand_ins]]"),
+            (
+                format!("{head}{rule}[[stand_ins]]\nbackend = \"a\"\ncoverage = 0.5\n"),
+                "stand_ins[0].backend: must be local/NAME or cloud/NAME",
+            ),
+            (
+                format!(
+                    "{head}{rule}[[stand_ins]]\nbackend = \"local/a\"\ncoverage = 0.5\n[[probes]]\nprompt = \"p\"\nplace = \"lokal\"\nbackend = \"local/b\"\n"
+                ),
+                "probes[0].place: must be one of local, cloud (got `lokal`); did you mean `local`?",
+            ),
+            (
+                format!("{head}{rule}[grid_g_per_kwh]\nlocal = -1\n"),
+                "grid_g_per_kwh.local: must be a number from 0 to 2000 (got -1)",
+            ),
+        ];
+        for (text, want) in cases {
+            let got = parse(&text, "x.toml").unwrap_err().to_string();
+            assert!(got.contains(want), "want {want}\ngot  {got}\nof\n{text}");
+        }
+    }
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let text =
+            "nam = \"x\"\nexplore = 2\n[rule]\nkind = \"objective\"\nminimise = \"energi\"\nmax_quality_loss = -1\n";
+        assert_eq!(parse(text, "x.toml").unwrap_err().0.len(), 6);
+    }
+}

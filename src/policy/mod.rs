@@ -11,6 +11,8 @@ mod probe;
 mod rank;
 mod reason;
 mod rules;
+#[cfg(test)]
+mod sample;
 mod section;
 mod shipped;
 pub mod types;

@@ -58,3 +58,44 @@ fn read(path: &Path) -> Result<Arc<Policy>, Problems> {
         .map_err(|e| Problem::new("", format!("cannot be read: {}", e.kind())).file(name.clone()))?;
     parse(&text, &name).map(Arc::new)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::run_probes;
+    use super::*;
+    use crate::classify::Classifier;
+
+    #[test]
+    fn every_shipped_policy_loads_is_named_after_its_file_and_has_probes() {
+        for name in names() {
+            let policy = load(name, None).unwrap();
+            assert_eq!(&*policy.name, name);
+            assert!(!policy.probes.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_probe_of_every_shipped_policy_goes_where_it_must() {
+        let classifier = Classifier::shipped();
+        for name in names() {
+            let policy = load(name, None).unwrap();
+            for checked in run_probes(&policy, |text| classifier.posterior(text)) {
+                assert!(checked.ok, "{name}: {}", checked.text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_comes_before_the_shipped_ones_and_a_wrong_name_gets_a_suggestion() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = "name = \"balanced\"\nabout = \"Mine.\"\n[rule]\nkind = \"all-local\"\n";
+        std::fs::write(folder.path().join("balanced.toml"), mine).unwrap();
+        assert_eq!(load("balanced", Some(folder.path())).unwrap().about, "Mine.");
+        assert_eq!(load("./balanced.toml", Some(folder.path())).unwrap().about, "Mine.");
+        assert_eq!(load("private", Some(folder.path())).unwrap().about, "No query leaves this machine.");
+        let e = load("balansed", None).unwrap_err().to_string();
+        assert!(e.starts_with("no policy `balansed`; did you mean `balanced`?"), "{e}");
+        assert!(load("no/such.toml", None).is_err());
+        assert!(load("", None).is_err());
+    }
+}

@@ -123,6 +123,33 @@ impl Outlook {
         whole.map_or(Joules::UNKNOWN, |(mid, basis)| around(mid, basis))
     }
 
+    /// How the joules come about, for people.
+    pub fn derivation(&self) -> String {
+        let table = self.table.as_deref().filter(|t| t.basis != Basis::Unknown);
+        if let Some((t, j)) = table.and_then(|t| Some((t, t.tokens.joules_per_output_token?))) {
+            let input = t
+                .tokens
+                .joules_per_input_token
+                .map_or_else(|| "unknown, taken as part of the output".to_owned(), |x| format!("{x:.4}"));
+            return format!(
+                "table of {} on {}: {j:.4} J per output token, {input} J per input token, basis {} ({})",
+                t.model,
+                t.device,
+                t.basis.name(),
+                t.provenance.source
+            );
+        }
+        if let Some(model) = &self.cloud {
+            return model.derivation().to_owned();
+        }
+        match table.and_then(|t| Some((t, t.overall.joules_per_query?))) {
+            Some((t, j)) => {
+                format!("table of {} on {}: {j:.0} J per query, basis {}", t.model, t.device, t.basis.name())
+            }
+            None => "joules unknown: no table with joules and no energy model".to_owned(),
+        }
+    }
+
     /// Price in US dollars; none without a price.
     pub fn usd(&self, input: f64, output: f64) -> Option<f64> {
         self.price.map(|p| (p.input * input + p.output * output) / 1e6)

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::check_text;
-pub use self::shipped::{names, shipped};
+pub use self::shipped::{names, shipped, texts};
 use self::stats::Shrunk;
 use crate::classify::domain::Domain;
 use crate::config::problem::{Problem, Problems, did_you_mean};

@@ -54,6 +54,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     FILES.iter().map(|(name, _)| *name)
 }
 
+/// Names and texts of the shipped tables.
+pub fn texts() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.iter().copied()
+}
+
 /// The shipped table of this name, or of the model of this name: `gpt-4o-mini`, `openai/gpt-oss-20b` and
 /// `Qwen3-8B` find theirs. A device may follow an at sign: `qwen3-8b@m4-max`.
 pub fn shipped(name: &str) -> Option<Arc<Table>> {

@@ -1,0 +1,130 @@
+//! `wattroute explain`: where a query would go, and why, without asking anybody.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::api::query::Needs;
+use crate::classify::Classifier;
+use crate::config::problem::Problems;
+use crate::config::{self, Config};
+use crate::policy::types::{Decision, Pin, Signals, State};
+use crate::policy::{self, Policy, explain};
+use crate::predict::Outlook;
+
+/// Exit code of a bad configuration.
+const BAD_CONFIG: u8 = 78;
+/// Bytes of English text per token.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// Arguments of `wattroute explain`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The query
+    text: String,
+    /// Policy or preset instead of the configured default: green, fast, quality, private, or any policy's name
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// Explain it as a private query
+    #[arg(long)]
+    private: bool,
+    /// Limit on generated tokens that the client would send
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<u32>,
+    /// Print the decision as one JSON document
+    #[arg(long)]
+    json: bool,
+    /// Print how every backend's joules per token come about
+    #[arg(long)]
+    derive: bool,
+}
+
+/// Runs the command: 0 explained, 1 nobody could answer, 78 bad configuration.
+pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
+    match prepare(config, args) {
+        Ok((outlooks, states, policy)) => {
+            let classifier = Classifier::shipped();
+            let decision = decide(&outlooks, &states, &classifier, &policy, args);
+            print(&decision, &outlooks, args)
+        }
+        Err(problems) => {
+            if args.json {
+                println!("{:#}", json!({ "problems": problems.0 }));
+            } else {
+                eprintln!("{problems}");
+            }
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
+}
+
+/// The decision on one text, with every backend as it would be after start: ready, or off with its reason.
+pub fn decide(
+    outlooks: &[Outlook],
+    states: &[State],
+    classifier: &Classifier,
+    policy: &Policy,
+    args: &Args,
+) -> Decision {
+    let posterior = classifier.posterior(&args.text);
+    let input = u32::try_from(args.text.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX).max(1);
+    let candidate = |(o, s): (&Outlook, &State)| o.candidate(&posterior, input, args.max_tokens, s.clone());
+    policy.decide(&Signals {
+        posterior,
+        input_tokens: input,
+        max_output: args.max_tokens,
+        needs: Needs::default(),
+        beyond_embedded: None,
+        pin: Pin::None,
+        private: args.private,
+        candidates: outlooks.iter().zip(states).map(candidate).collect(),
+        draw: 0,
+    })
+}
+
+type Prepared = (Vec<Outlook>, Vec<State>, Arc<Policy>);
+
+fn prepare(file: Option<&Path>, args: &Args) -> Result<Prepared, Problems> {
+    let config = config::load(file)?;
+    let mut problems = Problems::default();
+    let mut outlooks = Vec::new();
+    for backend in &config.backends {
+        match Outlook::of(backend, &config.energy) {
+            Ok(outlook) => outlooks.push(outlook),
+            Err(found) => problems.0.extend(found.0),
+        }
+    }
+    let policy = match chosen_policy(&config, args) {
+        Ok(policy) => Some(policy),
+        Err(found) => {
+            problems.0.extend(found.0);
+            None
+        }
+    };
+    let state = |off: &Option<Arc<str>>| off.as_ref().map_or(State::Ready, |why| State::NotConfigured(Arc::clone(why)));
+    let states = config.backends.iter().map(|b| state(&b.off)).collect();
+    problems.finish(policy.map(|p| (outlooks, states, p)))
+}
+
+fn chosen_policy(config: &Config, args: &Args) -> Result<Arc<Policy>, Problems> {
+    let asked = args.policy.as_deref().unwrap_or(&config.policy.default);
+    let asked = asked.strip_prefix("auto:").unwrap_or(asked);
+    let name = config.policy.presets.get(asked).map_or(asked, String::as_str);
+    policy::load(name, config.policy.folder.as_deref())
+}
+
+fn print(decision: &Decision, outlooks: &[Outlook], args: &Args) -> ExitCode {
+    if args.json {
+        println!("{:#}", explain::to_json(decision));
+    } else {
+        print!("{}", explain::to_text(decision));
+    }
+    if args.derive && !args.json {
+        for outlook in outlooks {
+            println!("\n{}: {}", outlook.backend, outlook.derivation());
+        }
+    }
+    if decision.chosen.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
