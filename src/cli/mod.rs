@@ -9,3 +9,20 @@ pub mod models;
 pub mod profile;
 pub mod serve;
 pub mod tables;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+/// Runs a command's future on a runtime of its own.
+fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(e) => fail(&format!("the runtime did not start: {e}")),
+    }
+}
+
+/// Says what went wrong; exit code 1.
+fn fail(what: &str) -> ExitCode {
+    eprintln!("error: {what}");
+    ExitCode::FAILURE
+}
