@@ -5,7 +5,6 @@
 //! is held to the last byte, dropping the body drops the upstream connection, and the completion is told exactly once,
 //! also by a hang-up. Last stage of the request path.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -71,10 +70,6 @@ enum Inner {
     Live(Box<Live>),
 }
 
-/// The stream broke: the connection is aborted after what was sent.
-#[derive(Debug)]
-pub struct Broken;
-
 /// Turns an answer into a response. `hold` is dropped with the body; `done` is called once, whatever happens.
 pub fn relay(
     answer: Answer,
@@ -125,9 +120,9 @@ impl RelayBody {
 
 impl HttpBody for RelayBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = Fault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match &mut self.0 {
             Inner::Full { data, ending } => {
                 let data = data.take().filter(|data| !data.is_empty());
@@ -163,8 +158,8 @@ struct Live {
     /// When the upstream last sent data; a comment is no data.
     progress: Instant,
     timer: Pin<Box<Sleep>>,
-    /// The error event is out, the abort follows.
-    failing: bool,
+    /// The error event is out; with this the connection is aborted.
+    failing: Option<Fault>,
     ending: Ending,
 }
 
@@ -177,36 +172,36 @@ impl Live {
             timing,
             progress: timing.asked,
             timer: Box::pin(tokio::time::sleep_until(first)),
-            failing: false,
+            failing: None,
             ending,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
         loop {
             let Some(events) = &mut self.events else {
-                return if self.failing { self.poll_abort(cx) } else { Poll::Ready(None) };
+                return self.poll_end(cx);
             };
             match events.as_mut().poll_next(cx) {
                 Poll::Ready(Some(Ok(chunk))) => match self.take(chunk) {
                     Ok(out) if out.is_empty() => {}
                     Ok(out) => return Poll::Ready(Some(Ok(self.hand_over(out)))),
-                    Err(fault) => return Poll::Ready(Some(Ok(self.break_off(&fault)))),
+                    Err(fault) => return Poll::Ready(Some(Ok(self.break_off(fault)))),
                 },
-                Poll::Ready(Some(Err(fault))) => match self.broken(&fault) {
+                Poll::Ready(Some(Err(fault))) => match self.broken(fault) {
                     Some(event) => return Poll::Ready(Some(Ok(event))),
                     None => continue,
                 },
                 Poll::Ready(None) => {
                     let fault = Fault::new(Kind::UpstreamCut, "the answer ended before it was complete");
-                    match self.broken(&fault) {
+                    match self.broken(fault) {
                         Some(event) => return Poll::Ready(Some(Ok(event))),
                         None => continue,
                     }
                 }
                 Poll::Pending => match self.poll_limits(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(fault) => match self.broken(&fault) {
+                    Poll::Ready(fault) => match self.broken(fault) {
                         Some(event) => return Poll::Ready(Some(Ok(event))),
                         None => continue,
                     },
@@ -279,7 +274,7 @@ impl Live {
     }
 
     /// The upstream is done with. After `[DONE]` that is a good end however it came about; else the error event.
-    fn broken(&mut self, fault: &Fault) -> Option<Bytes> {
+    fn broken(&mut self, fault: Fault) -> Option<Bytes> {
         let seen = self.observer.seen();
         if seen.done {
             let error = seen.error;
@@ -296,29 +291,33 @@ impl Live {
     }
 
     /// The error event that goes in front of the abort.
-    fn break_off(&mut self, fault: &Fault) -> Bytes {
+    fn break_off(&mut self, fault: Fault) -> Bytes {
         let mut event = BytesMut::new();
         if self.observer.mid_event() {
             event.extend_from_slice(b"\n\n");
         }
-        event.extend_from_slice(&error::event(fault));
+        event.extend_from_slice(&error::event(&fault));
         self.fail(fault, Outcome::Fault);
         self.hand_over(event.freeze())
     }
 
-    fn fail(&mut self, fault: &Fault, outcome: Outcome) {
+    fn fail(&mut self, fault: Fault, outcome: Outcome) {
         self.ending.completion.fault = Some(fault.code());
         if let Some(lease) = &mut self.ending.lease {
-            lease.fault(fault);
+            lease.fault(&fault);
         }
         self.ending.close(self.observer.seen(), outcome);
         self.events = None;
-        self.failing = true;
+        self.failing = Some(fault);
         self.timer.as_mut().reset(clock::now() + LINGER);
     }
 
-    fn poll_abort(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        self.timer.as_mut().poll(cx).map(|()| Some(Err(Broken)))
+    /// Nothing more comes: an abort after a fault, else a clean end.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+        if self.failing.is_some() && self.timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.failing.take().map(Err))
     }
 }
 
@@ -388,11 +387,3 @@ impl Drop for Ending {
         }
     }
 }
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the answer broke off")
-    }
-}
-
-impl std::error::Error for Broken {}

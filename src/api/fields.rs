@@ -120,7 +120,7 @@ pub fn known(key: &str) -> Option<(Field, u64)> {
 /// Refuses fields by which a client would choose where a request goes.
 pub fn refuse_hosts(key: &str) -> Result<(), Fault> {
     let starts = |prefix: &&str| key.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix));
-    if NEVER.iter().any(|name| key.eq_ignore_ascii_case(name)) || NEVER_PREFIX.iter().any(|prefix| starts(prefix)) {
+    if NEVER.iter().any(|name| key.eq_ignore_ascii_case(name)) || NEVER_PREFIX.iter().any(starts) {
         let message =
             "this field is not accepted: hosts, keys and providers come from the gateway's configuration only";
         return Err(Fault::new(Kind::BadRequest, message).param(shown(key)));

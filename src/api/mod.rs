@@ -13,5 +13,5 @@ pub mod rewrite;
 mod scan;
 pub mod sse;
 
-pub use read::read_query;
+pub use read::{read_query, read_within};
 pub use rewrite::rewrite;

@@ -12,7 +12,7 @@ use super::scan::{self, Flaw, Member, Object};
 use super::{asked, chat, completions};
 use crate::fault::{Fault, Kind};
 
-/// Levels of nesting; serde_json's own limit is 128.
+/// Levels of nesting unless configured; serde_json's own limit is 128.
 pub const MAX_DEPTH: u32 = 64;
 /// Characters of a model name.
 const MAX_MODEL: usize = 128;
@@ -23,8 +23,13 @@ const ASK_USAGE: &str = "\"stream_options\":{\"include_usage\":true},";
 
 /// Reads and checks one request body with the headers that concern it.
 pub fn read_query(endpoint: Endpoint, body: Bytes, headers: &HeaderMap) -> Result<Query, Fault> {
+    read_within(endpoint, body, headers, MAX_DEPTH)
+}
+
+/// The same with a configured limit on nesting; at most 120 levels, which serde_json reads without a fault.
+pub fn read_within(endpoint: Endpoint, body: Bytes, headers: &HeaderMap, depth: u32) -> Result<Query, Fault> {
     let text = std::str::from_utf8(&body).map_err(|e| flawed(Flaw { at: e.valid_up_to(), what: "not UTF-8" }))?;
-    let object = scan::object(text, MAX_DEPTH).map_err(flawed)?;
+    let object = scan::object(text, depth.min(120)).map_err(flawed)?;
     let mut reader = Reader::new(endpoint);
     for (place, member) in object.members.iter().enumerate() {
         reader.member(&object, place, member)?;
@@ -128,11 +133,9 @@ impl Reader {
             }
             Field::Stop => sampling.stop = fields::stop(raw)?,
             Field::Seed => sampling.seed = Some(fields::seed(raw)?),
-            Field::Count | Field::BestOf => {
-                if fields::whole(key, raw, 1..=128)? > 1 {
-                    self.query.needs.many = true;
-                    self.beyond(key.to_owned());
-                }
+            Field::Count | Field::BestOf if fields::whole(key, raw, 1..=128)? > 1 => {
+                self.query.needs.many = true;
+                self.beyond(key.to_owned());
             }
             Field::Logprobs if self.query.endpoint == Endpoint::Completions => {
                 self.logprobs = true;
@@ -140,18 +143,10 @@ impl Reader {
             }
             Field::Logprobs => self.logprobs = fields::boolean(key, raw)?,
             Field::TopLogprobs => self.top_logprobs = Some(fields::whole(key, raw, 0..=20)?),
-            Field::Penalty => {
-                if fields::float(key, raw, -2.0..=2.0)? != 0.0 {
-                    self.beyond(key.to_owned());
-                }
-            }
+            Field::Penalty if fields::float(key, raw, -2.0..=2.0)? != 0.0 => self.beyond(key.to_owned()),
             Field::Tools => self.tools(raw)?,
             Field::ResponseFormat => self.response_format(raw)?,
-            Field::Default(defaults) => {
-                if !fields::is_default(raw, defaults) {
-                    self.beyond(key.to_owned());
-                }
-            }
+            Field::Default(defaults) if !fields::is_default(raw, defaults) => self.beyond(key.to_owned()),
             _ => {}
         }
         Ok(())
