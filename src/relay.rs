@@ -5,6 +5,7 @@
 //! is held to the last byte, dropping the body drops the upstream connection, and the completion is told exactly once,
 //! also by a hang-up. Last stage of the request path.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -70,6 +71,10 @@ enum Inner {
     Live(Box<Live>),
 }
 
+/// The stream broke: the connection is aborted after what was sent.
+#[derive(Debug)]
+pub struct Broken;
+
 /// Turns an answer into a response. `hold` is dropped with the body; `done` is called once, whatever happens.
 pub fn relay(
     answer: Answer,
@@ -120,9 +125,9 @@ impl RelayBody {
 
 impl HttpBody for RelayBody {
     type Data = Bytes;
-    type Error = Fault;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.0 {
             Inner::Full { data, ending } => {
                 let data = data.take().filter(|data| !data.is_empty());
@@ -158,8 +163,8 @@ struct Live {
     /// When the upstream last sent data; a comment is no data.
     progress: Instant,
     timer: Pin<Box<Sleep>>,
-    /// The error event is out; with this the connection is aborted.
-    failing: Option<Fault>,
+    /// The error event is out, the abort follows.
+    failing: bool,
     ending: Ending,
 }
 
@@ -172,12 +177,12 @@ impl Live {
             timing,
             progress: timing.asked,
             timer: Box::pin(tokio::time::sleep_until(first)),
-            failing: None,
+            failing: false,
             ending,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
             let Some(events) = &mut self.events else {
                 return self.poll_end(cx);
@@ -308,16 +313,18 @@ impl Live {
         }
         self.ending.close(self.observer.seen(), outcome);
         self.events = None;
-        self.failing = Some(fault);
+        self.failing = true;
         self.timer.as_mut().reset(clock::now() + LINGER);
     }
 
     /// Nothing more comes: an abort after a fault, else a clean end.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
-        if self.failing.is_some() && self.timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if !std::mem::take(&mut self.failing) {
+            return Poll::Ready(None);
         }
-        Poll::Ready(self.failing.take().map(Err))
+        let linger = self.timer.as_mut().poll(cx).map(|()| Some(Err(Broken)));
+        self.failing = linger.is_pending();
+        linger
     }
 }
 
@@ -387,3 +394,11 @@ impl Drop for Ending {
         }
     }
 }
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer broke off")
+    }
+}
+
+impl std::error::Error for Broken {}

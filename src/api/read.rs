@@ -23,13 +23,13 @@ const ASK_USAGE: &str = "\"stream_options\":{\"include_usage\":true},";
 
 /// Reads and checks one request body with the headers that concern it.
 pub fn read_query(endpoint: Endpoint, body: Bytes, headers: &HeaderMap) -> Result<Query, Fault> {
-    read_within(endpoint, body, headers, MAX_DEPTH)
+    read_within(endpoint, body, headers, MAX_DEPTH as usize)
 }
 
 /// The same with a configured limit on nesting; at most 120 levels, which serde_json reads without a fault.
-pub fn read_within(endpoint: Endpoint, body: Bytes, headers: &HeaderMap, depth: u32) -> Result<Query, Fault> {
+pub fn read_within(endpoint: Endpoint, body: Bytes, headers: &HeaderMap, depth: usize) -> Result<Query, Fault> {
     let text = std::str::from_utf8(&body).map_err(|e| flawed(Flaw { at: e.valid_up_to(), what: "not UTF-8" }))?;
-    let object = scan::object(text, depth.min(120)).map_err(flawed)?;
+    let object = scan::object(text, u32::try_from(depth.min(120)).unwrap_or(MAX_DEPTH)).map_err(flawed)?;
     let mut reader = Reader::new(endpoint);
     for (place, member) in object.members.iter().enumerate() {
         reader.member(&object, place, member)?;
