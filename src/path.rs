@@ -57,7 +57,7 @@ async fn answer(
     let seat = entry.noting(app.gate.admit(parts, &conn))?; // who are you, is there room; held to the last byte
     entry.record.tenant = Arc::clone(&seat.tenant);
     let bytes = entry.noting(body::read(incoming, &parts.headers, &app.limits).await)?;
-    let read = api::read_query(endpoint.unwrap_or(Endpoint::Chat), bytes, &parts.headers);
+    let read = api::read_within(endpoint.unwrap_or(Endpoint::Chat), bytes, &parts.headers, app.limits.json_depth);
     let query = entry.noting(read)?; // bounded body to checked query
     entry.read(&query);
 
