@@ -154,6 +154,10 @@ impl Head {
             }
             14 if is(b"content-length") => self.length(trimmed),
             17 if is(b"transfer-encoding") => self.coding(trimmed),
+            // Some readers take an underscore for a hyphen.
+            14 | 17 if is(b"content_length") || is(b"transfer_encoding") => {
+                Err(bad("a framing field's name is spelt with an underscore"))
+            }
             _ => Ok(()),
         }
     }

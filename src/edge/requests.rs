@@ -252,6 +252,8 @@ mod tests {
             "Host: a\r\nTransfer-Encoding: chunked;q=1\r\n",
             "Host: a\r\nTransfer-Encoding:\u{b}chunked\r\n",
             "Host: a\r\nTransfer-Encoding:\r\n",
+            "Host: a\r\nContent_Length: 5\r\n",
+            "Host: a\r\ntransfer_encoding: chunked\r\n",
             "Host: a\r\nExpect: 200-ok\r\n",
             "Host: a\r\nUpgrade: websocket\r\n",
             "Host: a\r\nUpgrade: TLS/1.0\r\n",
