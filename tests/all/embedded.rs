@@ -26,8 +26,12 @@ async fn engine(queue: usize) -> Arc<Engine> {
 }
 
 async fn engine_with(queue: usize, context: u32) -> Arc<Engine> {
-    let path = smollm2().await;
-    let spec = ModelSpec { name: "smollm2".into(), path, context, template: None, threads: 0, queue };
+    engine_as(queue, context, None).await
+}
+
+async fn engine_as(queue: usize, context: u32, template: Option<&str>) -> Arc<Engine> {
+    let (path, template) = (smollm2().await, template.map(str::to_owned));
+    let spec = ModelSpec { name: "smollm2".into(), path, context, template, threads: 0, queue };
     Arc::new(tokio::task::spawn_blocking(move || Engine::load(&spec)).await.unwrap().unwrap())
 }
 
@@ -121,6 +125,18 @@ async fn the_capital_of_france_is_paris() {
     assert_eq!(last["usage"], *usage);
     assert_eq!(finish["choices"][0]["finish_reason"], "stop");
     assert!(parsed.iter().all(|e| e["id"] == parsed[0]["id"]));
+}
+
+#[tokio::test]
+async fn the_quickstart_answers_its_own_example() {
+    let config = wattroute::config::builtin().unwrap();
+    let template = config.backends.iter().find_map(|backend| match &backend.kind {
+        wattroute::config::checked::Kind::Embedded(embedded) => embedded.template.clone(),
+        wattroute::config::checked::Kind::OpenAi(_) => None,
+    });
+    let engine = engine_as(4, 256, template.as_deref()).await;
+    let (text, _) = text_of(engine.submit(job("What is the capital of France?", 24)).unwrap()).await;
+    assert!(text.contains("Paris"), "{text}");
 }
 
 #[tokio::test]
