@@ -59,6 +59,8 @@ pub struct Running {
     /// What requests share.
     pub app: Arc<App>,
     serving: [Serving; 2],
+    /// The admin listener outlives the data plane, so that a drain can be watched.
+    watching: Drain,
 }
 
 impl App {
@@ -89,7 +91,8 @@ impl App {
         });
         let pages = Arc::new(app.clone().admin(loopback));
         let plain = Settings { limits: limits.clone(), tls: None, grace };
-        let admin = edge::serve(admin, plain, &app.drain, move |_| edge::admin::handler(Arc::clone(&pages)))
+        let watching = Drain::new();
+        let admin = edge::serve(admin, plain, &watching, move |_| edge::admin::handler(Arc::clone(&pages)))
             .map_err(|e| e.to_string())?;
         let shared = Arc::clone(&app);
         let make = move |_| {
@@ -100,7 +103,7 @@ impl App {
             }
         };
         let data = edge::serve(data, Settings { limits, tls, grace }, &app.drain, make).map_err(|e| e.to_string())?;
-        Ok(Running { data: data.addr(), admin: admin.addr(), app, serving: [data, admin] })
+        Ok(Running { data: data.addr(), admin: admin.addr(), app, serving: [data, admin], watching })
     }
 
     /// Swaps in a new configuration; requests under way keep the old one. Models whose settings stay are kept.
@@ -191,9 +194,10 @@ impl Running {
     }
 
     async fn ended(self) {
-        for serving in self.serving {
-            serving.ended().await;
-        }
+        let [data, admin] = self.serving;
+        data.ended().await;
         self.app.journal.flush().await;
+        self.watching.begin();
+        admin.ended().await;
     }
 }

@@ -106,6 +106,7 @@ fn cached(hit: &cache::Hit, query: &Query, mut entry: Entry, seat: Seat) -> Resp
 fn aside(app: &App, parts: &Parts, conn: Conn) -> Result<Response<RelayBody>, Fault> {
     let path = parts.uri.path();
     let get = parts.method == Method::GET || parts.method == Method::HEAD;
+    app.gate.check(parts)?;
     match path {
         "/healthz" if get => return Ok(admin::health().map(whole)),
         "/readyz" if get => return Ok(app.readiness().response().map(whole)),
