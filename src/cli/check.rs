@@ -1,6 +1,7 @@
 //! `wattroute check`: everything that is wrong with a configuration, and what it would switch on. Opens no port,
 //! fetches nothing, writes nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,12 +9,15 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use crate::classify::Classifier;
 use crate::config::checked::{Backend, EnergyModel, Kind};
 use crate::config::schema::quoted;
 use crate::config::{self, Config, Problem, Problems};
 use crate::journal::JournalError;
 use crate::journal::stats::{Filter, stats};
 use crate::models::{self, Store};
+use crate::policy;
+use crate::policy::run_probes;
 use crate::tables;
 
 /// Exit code of a bad configuration.
@@ -42,6 +46,8 @@ struct Report {
     keys: usize,
     backends: Vec<Line>,
     policy: Option<String>,
+    /// Probes of these policies that went where they must.
+    probes: usize,
     journal: Option<String>,
     cache: Option<String>,
 }
@@ -102,7 +108,7 @@ fn inspect(config: &Config, report: &mut Report) {
         };
         report.backends.push(Line { name: backend.name.to_string(), on, about, table });
     }
-    report.policy = Some(config.policy.default.clone());
+    policies(config, report);
     report.journal = Some(journal(config));
     report.cache =
         Some(if config.cache.enabled { format!("on, {} bytes", config.cache.max_bytes) } else { "off".to_owned() });
@@ -162,6 +168,38 @@ fn table_of(backend: &Backend, at: &str, report: &mut Report) -> String {
     }
 }
 
+/// Loads every policy that the configuration names and runs its probes.
+fn policies(config: &Config, report: &mut Report) {
+    let classifier = Classifier::shipped();
+    let presets = config.policy.presets.iter().map(|(k, name)| (format!("policy.presets.{}", quoted(k)), name));
+    let mut seen = BTreeSet::new();
+    for (at, name) in std::iter::once(("policy.default".to_owned(), &config.policy.default)).chain(presets) {
+        if !seen.insert(name) {
+            continue;
+        }
+        match policy::load(name, config.policy.folder.as_deref()) {
+            Ok(policy) => {
+                for probe in run_probes(&policy, |text| classifier.posterior(text)) {
+                    if probe.ok {
+                        report.probes += 1;
+                    } else {
+                        let text = format!("a promise of the policy does not hold: {}", probe.text);
+                        let problem = Problem::new(format!("probes[{}]", probe.index), text);
+                        report.problems.push(problem.file(format!("policy {name}")));
+                    }
+                }
+            }
+            Err(Problems(found)) => report.problems.extend(found.into_iter().map(|mut p| {
+                if p.file.is_empty() {
+                    p.key.clone_from(&at);
+                }
+                p
+            })),
+        }
+    }
+    report.policy = Some(config.policy.default.clone());
+}
+
 fn journal(config: &Config) -> String {
     let path = config.journal.path.display();
     if !config.journal.enabled {
@@ -193,7 +231,7 @@ fn text(r: &Report) -> String {
         let _ = writeln!(t, "backend  {:<20} {:<4} {}", b.name, if b.on { "on" } else { "off" }, b.about);
         let _ = writeln!(t, "         {:<25} {}", "", b.table);
     }
-    let _ = writeln!(t, "policy   {}", r.policy.as_deref().unwrap_or_default());
+    let _ = writeln!(t, "policy   {}; {} probes as expected", r.policy.as_deref().unwrap_or_default(), r.probes);
     let _ = writeln!(t, "journal  {}", r.journal.as_deref().unwrap_or_default());
     let _ = writeln!(t, "cache    {}", r.cache.as_deref().unwrap_or_default());
     t

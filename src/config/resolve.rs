@@ -13,13 +13,11 @@ use super::schema::quoted;
 use super::server::server;
 use super::source::Source;
 use super::units::{duration_within, size_within};
+use crate::policy;
 
 /// Presets of `auto:NAME` and the policies they stand for unless the file says otherwise.
 pub const PRESETS: &[(&str, &str)] =
-    &[("green", "balanced"), ("fast", "all-cloud"), ("quality", "quality"), ("private", "private")];
-
-/// Policies that come with the program, the files of `policies/`.
-pub const SHIPPED: &[&str] = &["all-cloud", "all-local", "balanced", "coverage-threshold", "private", "quality"];
+    &[("green", "green"), ("fast", "fast"), ("quality", "quality"), ("private", "private")];
 
 /// Checks everything that a file says.
 pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
@@ -176,18 +174,17 @@ fn policy(raw: &raw::Policy, around: &Around, problems: &mut Problems) -> Policy
     Policy { default, presets, folder }
 }
 
-/// A shipped policy, or a file of the user's folder. Whether its content is right is for `check` and the loader.
+/// A file, a policy of the user's folder, or a shipped one. Whether its content is right is for `check` and the loader.
 fn policy_exists(name: &str, folder: Option<&Path>) -> Result<(), String> {
-    let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-    if !plain {
-        return Err("must be the name of a policy: letters, digits, `-` and `_`".to_owned());
+    if name.contains('/') || name.ends_with(".toml") {
+        let found = Path::new(name).is_file() || folder.is_some_and(|f| f.join(name).is_file());
+        return if found { Ok(()) } else { Err(format!("there is no file {}", shown(name))) };
     }
     let own = folder.is_some_and(|f| f.join(format!("{name}.toml")).is_file());
-    if own || SHIPPED.contains(&name) {
+    if own || policy::names().any(|n| n == name) {
         return Ok(());
     }
-    let near =
-        did_you_mean(name, SHIPPED.iter().copied()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+    let near = did_you_mean(name, policy::names()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
     let place = if folder.is_some() { "neither shipped nor in policy.folder" } else { "not a shipped policy" };
     Err(format!("{} is {place}{near}", shown(name)))
 }

@@ -141,3 +141,17 @@ fn a_changed_file_is_read_again_and_a_bad_one_changes_nothing() {
     std::fs::write(&file, model).unwrap();
     assert!(seen.recv_timeout(Duration::from_millis(600)).is_err());
 }
+
+#[test]
+fn every_shipped_policy_can_be_named() {
+    let base = tempfile::tempdir().unwrap();
+    for name in wattroute::policy::names() {
+        let text = format!(
+            "[backends.m]\nplace = \"local\"\nkind = \"embedded\"\nmodel = \"smollm2-135m\"\n[policy]\ndefault = \"{name}\"\n"
+        );
+        let config = parse_with(&text, None, &around(base.path())).unwrap_or_else(|p| panic!("{p}"));
+        for preset in config.policy.presets.values() {
+            assert!(wattroute::policy::load(preset, None).is_ok(), "{preset}");
+        }
+    }
+}
