@@ -42,6 +42,7 @@ const FILES: &[(&str, &str)] = &[
     ("qwen3-8b", include_str!("../../eval/tables/published/qwen3-8b.json")),
     ("qwen3-8b@b200", include_str!("../../eval/tables/published/qwen3-8b@b200.json")),
     ("qwen3-8b@m4-max", include_str!("../../eval/tables/published/qwen3-8b@m4-max.json")),
+    ("smollm2-135m", include_str!("../../eval/tables/measured/smollm2-135m.json")),
 ];
 
 static TABLES: LazyLock<BTreeMap<&'static str, Arc<Table>>> = LazyLock::new(|| {
@@ -66,11 +67,15 @@ pub fn shipped(name: &str) -> Option<Arc<Table>> {
     TABLES.get(wanted.as_str()).or_else(|| TABLES.values().find(|t| plain(&t.model) == wanted)).map(Arc::clone)
 }
 
-/// Lower case, without owner, and without the suffixes that name a release of the same weights.
+/// Lower case, without owner, and without the suffixes that name a packing of the same weights.
 fn plain(name: &str) -> String {
     let short = name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let short = short.strip_prefix("meta-").unwrap_or(&short);
-    short.strip_suffix(".gguf").unwrap_or(short).to_owned()
+    let short = short.strip_suffix(".gguf").unwrap_or(short);
+    let weights = short
+        .rfind("-q")
+        .filter(|at| short.get(at + 2..).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit())));
+    short.get(..weights.unwrap_or(short.len())).unwrap_or(short).to_owned()
 }
 
 #[cfg(test)]
@@ -93,5 +98,7 @@ mod tests {
         assert_eq!(shipped("meta-llama/Meta-Llama-3.1-8B-Instruct").unwrap().model, "Meta-Llama-3.1-8B-Instruct");
         assert_eq!(shipped("qwen3-8b@b200").unwrap().device, "B200");
         assert!(shipped("no-such-model").is_none());
+        let small = shipped("smollm2-135m").unwrap();
+        assert_eq!(shipped("smollm2-135m-instruct-q4_1").unwrap().model, small.model);
     }
 }
