@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use wattroute::cli::{ask, check, journal, models, profile, serve};
+use wattroute::cli::{ask, check, explain, journal, models, profile, serve, tables};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,12 +36,16 @@ enum Command {
     Serve(serve::Args),
     /// Ask one question through the gateway and print answer and decision
     Ask(ask::Args),
+    /// Show where a query would go, and why, without asking anybody
+    Explain(explain::Args),
     /// List every problem of a configuration; opens no port
     Check(check::CheckArgs),
     /// List, fetch and verify local models
     Models(models::ModelsArgs),
     /// Ask a local model every question of a suite and write its table
     Profile(profile::Args),
+    /// Show and check intelligence-per-watt tables
+    Tables(tables::Args),
     /// What was decided, used and saved
     Journal(journal::JournalArgs),
 }
@@ -52,9 +56,11 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or_else(|| Command::Serve(serve::Args::default())) {
         Command::Serve(args) => serve::run(config, &args),
         Command::Ask(args) => ask::run(config, &args),
+        Command::Explain(args) => explain::run(config, &args),
         Command::Check(args) => check::run(config, &args),
         Command::Models(args) => models::run(&args),
         Command::Profile(args) => profile::run(config, &args),
+        Command::Tables(args) => tables::run(&args),
         Command::Journal(args) => journal::run(config, &args),
     }
 }

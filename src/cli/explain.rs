@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::say;
 use crate::api::query::Needs;
 use crate::classify::Classifier;
 use crate::config::problem::Problems;
@@ -51,7 +52,7 @@ pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
         }
         Err(problems) => {
             if args.json {
-                println!("{:#}", json!({ "problems": problems.0 }));
+                say(&format!("{:#}\n", json!({ "problems": problems.0 })));
             } else {
                 eprintln!("{problems}");
             }
@@ -117,13 +118,13 @@ fn chosen_policy(config: &Config, args: &Args) -> Result<Arc<Policy>, Problems> 
 
 fn print(decision: &Decision, outlooks: &[Outlook], args: &Args) -> ExitCode {
     if args.json {
-        println!("{:#}", explain::to_json(decision));
+        say(&format!("{:#}\n", explain::to_json(decision)));
     } else {
-        print!("{}", explain::to_text(decision));
+        say(&explain::to_text(decision));
     }
     if args.derive && !args.json {
         for outlook in outlooks {
-            println!("\n{}: {}", outlook.backend, outlook.derivation());
+            say(&format!("\n{}: {}\n", outlook.backend, outlook.derivation()));
         }
     }
     if decision.chosen.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -11,6 +11,7 @@ pub mod serve;
 pub mod tables;
 
 use std::future::Future;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Runs a command's future on a runtime of its own.
@@ -19,6 +20,12 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
         Ok(runtime) => runtime.block_on(command),
         Err(e) => fail(&format!("the runtime did not start: {e}")),
     }
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is no failure of ours.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Says what went wrong; exit code 1.

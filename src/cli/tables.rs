@@ -1,5 +1,6 @@
 //! `wattroute tables`: the tables inside this program and in files, shown and checked.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::say;
 use crate::config::problem::Problems;
 use crate::tables::{self, Table, show};
 
@@ -47,7 +49,7 @@ fn show_one(name: &str, as_json: bool) -> ExitCode {
     match tables::find(Some(Path::new(name)), name) {
         Ok(Some(table)) if as_json => print_json(&json!(*table)),
         Ok(Some(table)) => {
-            print!("{}", show::text(&table));
+            say(&show::text(&table));
             ExitCode::SUCCESS
         }
         Ok(None) => ExitCode::FAILURE,
@@ -67,9 +69,15 @@ fn list(as_json: bool) -> ExitCode {
             .collect();
         return print_json(&json!(each));
     }
-    println!("{:<30} {:<34} {:<24} {:<12} {:>6} {:>8} domains", "name", "model", "device", "basis", "n", "coverage");
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "{:<30} {:<34} {:<24} {:<12} {:>6} {:>8} domains",
+        "name", "model", "device", "basis", "n", "coverage"
+    );
     for (name, t) in &found {
-        println!(
+        let _ = writeln!(
+            out,
             "{name:<30} {:<34} {:<24} {:<12} {:>6} {:>8.3} {}",
             t.model,
             t.device,
@@ -79,6 +87,7 @@ fn list(as_json: bool) -> ExitCode {
             t.domains.len()
         );
     }
+    say(&out);
     ExitCode::SUCCESS
 }
 
@@ -100,9 +109,9 @@ fn check(files: &[PathBuf], as_json: bool) -> ExitCode {
         return if problems.is_empty() { done } else { ExitCode::FAILURE };
     }
     for problem in &problems {
-        println!("{problem}");
+        say(&format!("{problem}\n"));
     }
-    println!("{count} tables, {} problems", problems.len());
+    say(&format!("{count} tables, {} problems\n", problems.len()));
     if problems.is_empty() && count > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -116,7 +125,7 @@ fn inside(path: &Path) -> Vec<PathBuf> {
 }
 
 fn print_json(value: &Value) -> ExitCode {
-    println!("{value:#}");
+    say(&format!("{value:#}\n"));
     ExitCode::SUCCESS
 }
 
