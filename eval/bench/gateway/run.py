@@ -129,12 +129,9 @@ def children(pid):
 
 
 def cpu_seconds(pid):
-    """User + system time of a process and its children."""
-    ticks = 0
-    for one in children(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    """Time on a core, user and system, of a process, its threads and its children; nanosecond counters of the kernel."""
+    tasks = [task for one in children(pid) for task in Path(f"/proc/{one}/task").iterdir()]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def resident_mb(pid):
@@ -231,7 +228,7 @@ async def read_streams(port, model, rounds):
     return events, gaps
 
 
-def measure_streams(target, rounds=3):
+def measure_streams(target, rounds=5):
     before = cpu_seconds(target["pid"])
     events, gaps = asyncio.run(read_streams(target["port"], target["streaming"], rounds))
     if events != STREAMS * rounds * (EVENTS + 1):
