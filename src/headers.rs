@@ -3,7 +3,7 @@
 //! Joules are structured-field items (RFC 9651): the central figure, with `low`, `high` and `basis` as parameters, or
 //! the token `unknown`.
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::{ALLOW, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 use uuid::Uuid;
 
@@ -39,6 +39,13 @@ pub fn stamp<B>(response: &mut Response<B>, id: &str) {
     if let Ok(value) = HeaderValue::from_str(id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
+}
+
+/// Says which methods a known path takes, as a 405 must.
+pub fn allow<B>(response: &mut Response<B>, path: &str) {
+    let inference = matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/route");
+    let methods = if inference { "POST" } else { "GET, HEAD" };
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
 }
 
 /// What the decision headers say.

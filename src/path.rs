@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::Value;
@@ -40,6 +40,9 @@ pub async fn handle(app: Arc<App>, request: Request<Incoming>, conn: Conn) -> Re
         _ => aside(&app, &parts, conn),
     };
     let mut response = result.unwrap_or_else(|fault| api::error::response(&fault).map(RelayBody::full));
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        headers::allow(&mut response, parts.uri.path());
+    }
     headers::stamp(&mut response, &id);
     response
 }

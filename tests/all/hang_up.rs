@@ -178,16 +178,18 @@ async fn while_a_fall_back_is_asked() {
     let window = Window { gateway, upstream: Some(upstream), model: "auto", stream: true, reached: None };
     let mut delays = Vec::new();
     for n in 0..LEAVES.len() * SAMPLES {
-        // A good answer in between keeps the first one's breaker closed.
+        // Good answers in between keep the first one's breaker closed and pay for the extra attempt.
         first.now(once(json_response(200, &[("connection", "close")], &completion())));
-        assert_eq!(window.gateway.chat("local/one", false).await.status, 200);
+        for _ in 0..4 {
+            assert_eq!(window.gateway.chat("local/one", false).await.status, 200);
+        }
         first.now(failing.clone());
         delays.extend(window.sample(LEAVES[n % 3]).await);
     }
     within_the_limit(delays);
     let entries = window.gateway.finish().await;
     let left: Vec<_> = entries.iter().filter(|entry| entry["outcome"] == "hangup").collect();
-    assert_eq!((left.len(), entries.len()), (LEAVES.len() * SAMPLES, 2 * LEAVES.len() * SAMPLES));
+    assert_eq!((left.len(), entries.len()), (LEAVES.len() * SAMPLES, 5 * LEAVES.len() * SAMPLES));
     assert!(left.iter().all(|entry| entry["attempts"] == 2 && entry["backend"] == "local/two"), "{left:#?}");
 }
 
@@ -220,7 +222,8 @@ async fn during_the_tls_handshake_with_the_client() {
     let plan = narrow(&cloud("far", &upstream.base()));
     let authority = plan.authority();
     authority.write_leaf("server", &["127.0.0.1"]);
-    let plan = plan.set("server.tls.cert", "server.pem").set("server.tls.key", "server.key").set("limits.connections", "2");
+    let plan =
+        plan.set("server.tls.cert", "server.pem").set("server.tls.key", "server.key").set("limits.connections", "2");
     let gateway = plan.start().await;
     // A client hello's first bytes, then nothing: each of them held one of two connections.
     for how in LEAVES {

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::support::answers::{json_response, once, well};
+use crate::support::canary;
 use crate::support::gateway::{Gateway, Plan, cloud, local};
 use crate::support::rude;
 use crate::support::upstream::Upstream;
-use crate::support::canary;
 
 /// Spellings of one address that some parser somewhere reads as a host.
 fn spellings(evil: &str) -> Vec<String> {
@@ -33,15 +33,44 @@ fn spellings(evil: &str) -> Vec<String> {
 
 /// Body fields that other gateways have read a host from.
 const FIELDS: [&str; 16] = [
-    "base_url", "api_base", "api_url", "url", "endpoint", "host", "upstream", "proxy", "target", "custom_host", "azure_endpoint",
-    "api_key", "headers", "extra_headers", "litellm_params", "metadata",
+    "base_url",
+    "api_base",
+    "api_url",
+    "url",
+    "endpoint",
+    "host",
+    "upstream",
+    "proxy",
+    "target",
+    "custom_host",
+    "azure_endpoint",
+    "api_key",
+    "headers",
+    "extra_headers",
+    "litellm_params",
+    "metadata",
 ];
 
 /// Headers that other gateways have read a host or a provider from.
 const HEADERS: [&str; 18] = [
-    "x-portkey-custom-host", "x-portkey-config", "x-bf-base-url", "x-litellm-api-base", "x-base-url", "x-api-base", "x-target-url",
-    "x-forwarded-host", "x-forwarded-server", "x-original-host", "x-upstream", "x-envoy-original-path", "forwarded",
-    "x-real-host", "proxy", "x-rewrite-url", "helicone-target-url", "x-wattroute-base-url",
+    "x-portkey-custom-host",
+    "x-portkey-config",
+    "x-bf-base-url",
+    "x-litellm-api-base",
+    "x-base-url",
+    "x-api-base",
+    "x-target-url",
+    "x-forwarded-host",
+    "x-forwarded-server",
+    "x-original-host",
+    "x-upstream",
+    "x-envoy-original-path",
+    "forwarded",
+    "x-real-host",
+    "proxy",
+    "x-rewrite-url",
+    "helicone-target-url",
+    "x-wattroute-base-url",
 ];
 
 fn attempts(evil: &str) -> Vec<(String, Vec<u8>)> {
@@ -55,7 +84,10 @@ fn attempts(evil: &str) -> Vec<(String, Vec<u8>)> {
     let url = format!("http://{evil}/v1");
     for spelling in spellings(evil) {
         all.push((format!("model {spelling}"), post(&chat(json!({ "model": spelling })))));
-        all.push((format!("model under a place {spelling}"), post(&chat(json!({ "model": format!("cloud/{spelling}") })))));
+        all.push((
+            format!("model under a place {spelling}"),
+            post(&chat(json!({ "model": format!("cloud/{spelling}") }))),
+        ));
     }
     for field in FIELDS {
         let value = if field.contains("headers") || field.contains("params") || field == "metadata" {
@@ -88,14 +120,16 @@ fn attempts(evil: &str) -> Vec<(String, Vec<u8>)> {
     let mut hosted = String::from_utf8(post(&chat(json!({})))).unwrap();
     hosted = hosted.replacen("host: 127.0.0.1", &format!("host: {evil}"), 1);
     all.push(("Host".to_owned(), hosted.into_bytes()));
-    let image = json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": url } }] }] });
+    let image =
+        json!({ "messages": [{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": url } }] }] });
     all.push(("image".to_owned(), post(&chat(image))));
     all
 }
 
 #[tokio::test]
 async fn no_attempt_of_a_client_reaches_a_host_that_it_named() {
-    let (evil, far, near) = (Upstream::always(well()).await, Upstream::always(well()).await, Upstream::always(well()).await);
+    let (evil, far, near) =
+        (Upstream::always(well()).await, Upstream::always(well()).await, Upstream::always(well()).await);
     let plan = Plan::new(&(cloud("far", &far.base()) + &local("near", &near.base())));
     let gateway = plan.start().await;
     let attempts = attempts(&evil.address.to_string());

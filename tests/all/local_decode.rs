@@ -52,12 +52,17 @@ async fn an_answer_and_its_stream_are_the_same_text_and_the_same_count() {
     assert_eq!(whole.status, 200, "{whole:?}");
     let body = whole.json();
     let text = body["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
-    assert_eq!((&body["choices"][0]["finish_reason"], &body["usage"]["completion_tokens"]), (&json!("length"), &json!(24)));
-    let streamed = gateway.post(&ask(24, json!({ "seed": 5, "stream": true, "stream_options": { "include_usage": true } }))).await;
+    assert_eq!(
+        (&body["choices"][0]["finish_reason"], &body["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(24))
+    );
+    let streamed =
+        gateway.post(&ask(24, json!({ "seed": 5, "stream": true, "stream_options": { "include_usage": true } }))).await;
     assert_eq!((streamed.status, streamed.end), (200, End::Whole), "{streamed:?}");
     let events = streamed.events();
     assert_eq!(events.last().unwrap(), "[DONE]");
-    let events: Vec<Value> = events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).unwrap()).collect();
+    let events: Vec<Value> =
+        events[..events.len() - 1].iter().map(|event| serde_json::from_str(event).unwrap()).collect();
     let pieces: String = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect();
     assert_eq!(pieces, text);
     assert_eq!(events.last().unwrap()["usage"], body["usage"]);
@@ -67,7 +72,10 @@ async fn an_answer_and_its_stream_are_the_same_text_and_the_same_count() {
     assert_ne!(other["choices"][0]["message"]["content"], text.as_str(), "another seed, the same text");
     let entries = gateway.finish().await;
     let entry = entries.iter().find(|entry| entry["output_tokens"] == 24).unwrap();
-    assert_eq!((&entry["token_source"], &entry["place"], &entry["outcome"]), (&json!("engine"), &json!("local"), &json!("ok")));
+    assert_eq!(
+        (&entry["token_source"], &entry["place"], &entry["outcome"]),
+        (&json!("engine"), &json!("local"), &json!("ok"))
+    );
 }
 
 #[tokio::test]
@@ -107,7 +115,8 @@ async fn a_query_that_the_engine_cannot_serve_goes_to_a_backend_that_can() {
     let body = json!({ "model": "auto", "messages": [{ "role": "user", "content": long }] });
     let reply = gateway.post(&body).await;
     assert_eq!((reply.status, reply.header("x-wattroute-place")), (200, Some("cloud")), "{reply:?}");
-    let reply = gateway.post(&json!({ "model": "local/tiny", "messages": [{ "role": "user", "content": long }] })).await;
+    let reply =
+        gateway.post(&json!({ "model": "local/tiny", "messages": [{ "role": "user", "content": long }] })).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "context_length_exceeded"), "{reply:?}");
     gateway.finish().await;
 }
@@ -206,7 +215,9 @@ async fn a_full_queue_is_a_503_and_a_fall_back_where_there_is_one() {
 async fn a_broken_model_file_switches_its_backend_off_and_says_why() {
     let far = Upstream::always(answers::well()).await;
     let whole = tiny::bytes();
-    for (what, bytes) in [("cut", whole[..whole.len() / 2].to_vec()), ("other", b"not a model".to_vec()), ("head", whole[..64].to_vec())] {
+    for (what, bytes) in
+        [("cut", whole[..whole.len() / 2].to_vec()), ("other", b"not a model".to_vec()), ("head", whole[..64].to_vec())]
+    {
         let plan = embedded().with(&cloud("far", &far.base()));
         std::fs::write(plan.folder.path().join("tiny.gguf"), bytes).unwrap();
         let gateway = plan.start().await;

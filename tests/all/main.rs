@@ -3,10 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
 mod config;
+mod cut_stream;
 mod embedded;
+mod hang_up;
+mod hosts;
 mod journal;
+mod local_decode;
+mod misfortune;
 mod models_fetch;
+mod odd_upstream;
+mod private;
 mod real_model;
 mod shape;
+mod smuggling;
+mod smuggling_h2;
 #[path = "../support/mod.rs"]
 mod support;
+mod surface;

@@ -55,7 +55,11 @@ fn framing() -> Vec<(&'static str, Vec<u8>, Fate)> {
     let n = b.len();
     vec![
         ("length shorter than the chunks", post(&both(4), &format!("{whole}{HIDDEN}")), Refused),
-        ("length longer than the chunks", post(&both(whole.len() + HIDDEN.len()), &format!("{whole}{HIDDEN}")), Refused),
+        (
+            "length longer than the chunks",
+            post(&both(whole.len() + HIDDEN.len()), &format!("{whole}{HIDDEN}")),
+            Refused,
+        ),
         ("chunked before length", post(&format!("transfer-encoding: chunked\r\n{}", length(&b)), &whole), Refused),
         ("chunked twice in one field", te("chunked, chunked"), Refused),
         ("chunked in two fields", te("chunked\r\ntransfer-encoding: chunked"), Refused),
@@ -69,7 +73,11 @@ fn framing() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("vertical tab in the coding", te("\x0bchunked"), Refused),
         ("space before the colon", post("transfer-encoding : chunked\r\n", &whole), Refused),
         ("folded coding", post("transfer-encoding:\r\n chunked\r\n", &whole), Refused),
-        ("coding in HTTP/1.0", String::from_utf8(te("chunked")).unwrap().replacen("1.1", "1.0", 1).into_bytes(), Refused),
+        (
+            "coding in HTTP/1.0",
+            String::from_utf8(te("chunked")).unwrap().replacen("1.1", "1.0", 1).into_bytes(),
+            Refused,
+        ),
         ("two different lengths", cl(&format!("{n}\r\ncontent-length: {}", n + 1)), Refused),
         ("two equal lengths", post(&(length(&b) + &length(&b)), &b), Either),
         ("a list of equal lengths", post(&format!("content-length: {n}, {n}\r\n"), &b), Either),
@@ -87,7 +95,11 @@ fn framing() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("chunk size with a space first", chunked(&format!(" {size}")), Refused),
         ("no chunk size", chunked(""), Refused),
         ("bare line feed in a chunk extension", chunked(&format!("{size};a\nb")), Refused),
-        ("no line end after a chunk", post("transfer-encoding: chunked\r\n", &format!("{size}\r\n{b}XX0\r\n\r\n{HIDDEN}")), Refused),
+        (
+            "no line end after a chunk",
+            post("transfer-encoding: chunked\r\n", &format!("{size}\r\n{b}XX0\r\n\r\n{HIDDEN}")),
+            Refused,
+        ),
         ("plain chunks", post("transfer-encoding: chunked\r\n", &whole), Once),
         ("a length", post(&length(&b), &b), Once),
     ]
@@ -102,12 +114,24 @@ fn heads() -> Vec<(&'static str, Vec<u8>, Fate)> {
     vec![
         ("no Host", format!("{HEAD}{}{}\r\n{b}", key(), length(&b)).into_bytes(), Refused),
         ("two Hosts", with("host: evil.example"), Refused),
-        ("Host with a path", format!("{HEAD}host: 127.0.0.1/evil\r\n{}{}\r\n{b}", key(), length(&b)).into_bytes(), Refused),
+        (
+            "Host with a path",
+            format!("{HEAD}host: 127.0.0.1/evil\r\n{}{}\r\n{b}", key(), length(&b)).into_bytes(),
+            Refused,
+        ),
         ("target that contradicts Host", start(&format!("POST http://evil.example{path} HTTP/1.1")), Refused),
         ("target that agrees with Host", start(&format!("POST http://127.0.0.1{path} HTTP/1.1")), Either),
         ("target with a user", start(&format!("POST http://127.0.0.1@evil.example{path} HTTP/1.1")), Refused),
-        ("bare line feeds", String::from_utf8(post(&length(&b), &b)).unwrap().replace("\r\n", "\n").into_bytes(), Refused),
-        ("CONNECT", format!("CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\n{}\r\n", key()).into_bytes(), Refused),
+        (
+            "bare line feeds",
+            String::from_utf8(post(&length(&b), &b)).unwrap().replace("\r\n", "\n").into_bytes(),
+            Refused,
+        ),
+        (
+            "CONNECT",
+            format!("CONNECT evil.example:443 HTTP/1.1\r\nhost: evil.example:443\r\n{}\r\n", key()).into_bytes(),
+            Refused,
+        ),
         ("version 1.2", start(&format!("POST {path} HTTP/1.2")), Refused),
         ("version 2.0 in a line", start(&format!("POST {path} HTTP/2.0")), Refused),
         ("space in the target", start(&format!("POST {path} x HTTP/1.1")), Refused),
@@ -116,28 +140,62 @@ fn heads() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("NUL in a value", with("x-a: b\0c"), Refused),
         ("space in a name", with("content length: 3"), Refused),
         ("line without a colon", with("nonsense"), Refused),
-        ("first line folded", format!("{HEAD} x: y\r\nhost: 127.0.0.1\r\n{}{}\r\n{b}", key(), length(&b)).into_bytes(), Refused),
+        (
+            "first line folded",
+            format!("{HEAD} x: y\r\nhost: 127.0.0.1\r\n{}{}\r\n{b}", key(), length(&b)).into_bytes(),
+            Refused,
+        ),
         ("folded value", with("x-a: b\r\n c: d"), Refused),
         ("too many fields", post(&(many + &length(&b)), &b), Refused),
         ("a field of 64 KiB", with(&format!("x-a: {}", "y".repeat(64 << 10))), Refused),
         ("target of 70 KB", start(&format!("POST {path}?{} HTTP/1.1", "y".repeat(70_000))), Refused),
         ("method in lower case", start(&format!("post {path} HTTP/1.1")), Unsent),
         ("TRACE", start(&format!("TRACE {path} HTTP/1.1")), Unsent),
-        ("GET with a request for a body", format!("GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n{}{}\r\n{HIDDEN}", key(), length(HIDDEN)).into_bytes(), Unsent),
-        ("upgrade to h2c", with("connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__"), Either),
+        (
+            "GET with a request for a body",
+            format!("GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n{}{}\r\n{HIDDEN}", key(), length(HIDDEN))
+                .into_bytes(),
+            Unsent,
+        ),
+        (
+            "upgrade to h2c",
+            with("connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__"),
+            Either,
+        ),
         ("upgrade to a web socket", with("connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: x"), Either),
         ("expectation", with("expect: 100-continue"), Once),
         ("unknown expectation", with("expect: 200-maybe"), Either),
         ("fields named by Connection", with("connection: authorization, content-length, x-a\r\nx-a: b"), Either),
-        ("trailers", post("transfer-encoding: chunked\r\ntrailer: authorization\r\n", &format!("{:x}\r\n{b}\r\n0\r\nauthorization: Bearer evil\r\ncontent-length: 3\r\n\r\n", b.len())), Either),
+        (
+            "trailers",
+            post(
+                "transfer-encoding: chunked\r\ntrailer: authorization\r\n",
+                &format!("{:x}\r\n{b}\r\n0\r\nauthorization: Bearer evil\r\ncontent-length: 3\r\n\r\n", b.len()),
+            ),
+            Either,
+        ),
         ("empty line first", [b"\r\n".to_vec(), post(&length(&b), &b)].concat(), Either),
-        ("fields that upstreams trust", with("x-forwarded-host: evil.example\r\nx-forwarded-for: 10.0.0.1\r\nforwarded: host=evil\r\nvia: 1.1 evil\r\nx-original-url: /admin\r\nx-rewrite-url: /admin\r\nx-http-method-override: DELETE\r\ncookie: a=b\r\nproxy-authorization: Basic eA==\r\nopenai-organization: evil\r\nte: trailers\r\naccept-encoding: gzip\r\nx-unknown: 1"), Once),
+        (
+            "fields that upstreams trust",
+            with(
+                "x-forwarded-host: evil.example\r\nx-forwarded-for: 10.0.0.1\r\nforwarded: host=evil\r\nvia: 1.1 evil\r\nx-original-url: /admin\r\nx-rewrite-url: /admin\r\nx-http-method-override: DELETE\r\ncookie: a=b\r\nproxy-authorization: Basic eA==\r\nopenai-organization: evil\r\nte: trailers\r\naccept-encoding: gzip\r\nx-unknown: 1",
+            ),
+            Once,
+        ),
     ]
 }
 
 /// Everything that the gateway may say upstream.
-const SAID_UPSTREAM: [&str; 8] =
-    ["host", "authorization", "content-type", "content-length", "accept", "user-agent", "x-request-id", "accept-encoding"];
+const SAID_UPSTREAM: [&str; 8] = [
+    "host",
+    "authorization",
+    "content-type",
+    "content-length",
+    "accept",
+    "user-agent",
+    "x-request-id",
+    "accept-encoding",
+];
 
 async fn check(name: &str, bytes: &[u8], fate: Fate, gateway: &Gateway, upstream: &Upstream) {
     let before = upstream.requests().len();

@@ -28,7 +28,7 @@ async fn every_answer_says_what_was_decided_and_the_journal_says_the_same() {
             assert!(!value.is_empty(), "{name}");
         }
     }
-    let auto = gateway.chat("auto", true).await;
+    let auto = gateway.chat("auto", false).await;
     assert!(auto.header("x-wattroute-place").is_some(), "{auto:?}");
     let ids: Vec<_> = [&auto].iter().map(|reply| reply.header("x-wattroute-decision-id").unwrap().to_owned()).collect();
     let entries = gateway.finish().await;
@@ -36,7 +36,9 @@ async fn every_answer_says_what_was_decided_and_the_journal_says_the_same() {
     let last = &entries[2];
     assert_eq!(last["decision_id"], ids[0]);
     assert_eq!(last["backend"], auto.header("x-wattroute-backend").unwrap());
-    for field in ["policy_hash", "posterior", "alternatives", "propensity", "domain", "overhead_us", "total_ms", "ttft_ms"] {
+    for field in
+        ["policy_hash", "posterior", "alternatives", "propensity", "domain", "overhead_us", "total_ms", "ttft_ms"]
+    {
         assert!(!last[field].is_null(), "{field}: {last}");
     }
     assert_eq!((&last["tenant"], &last["outcome"]), (&json!("tests"), &json!("ok")));
@@ -46,7 +48,9 @@ async fn every_answer_says_what_was_decided_and_the_journal_says_the_same() {
 async fn a_decent_request_id_is_echoed_and_any_other_replaced() {
     let (_near, _far, gateway) = both().await;
     let body = rude::chat("cloud/far", false);
-    let ask = async |id: &str| gateway.ask(&rude::request_with("POST", "/v1/chat/completions", &[("x-request-id", id)], &body)).await;
+    let ask = async |id: &str| {
+        gateway.ask(&rude::request_with("POST", "/v1/chat/completions", &[("x-request-id", id)], &body)).await
+    };
     assert_eq!(ask("abc-123").await.header("x-request-id"), Some("abc-123"));
     for bad in ["", "a b", &"x".repeat(129)] {
         let reply = ask(bad).await;
@@ -141,7 +145,8 @@ async fn unknown_paths_and_wrong_methods_are_told_apart() {
 #[tokio::test]
 async fn keys_are_checked_before_the_body_is_read() {
     let (_near, far, gateway) = both().await;
-    let good = String::from_utf8(rude::request("POST", "/v1/chat/completions", &rude::chat("cloud/far", false))).unwrap();
+    let good =
+        String::from_utf8(rude::request("POST", "/v1/chat/completions", &rude::chat("cloud/far", false))).unwrap();
     let with = |key: &str| good.replace(&format!("authorization: Bearer {}\r\n", canary::CLIENT_KEY), key);
     let long = format!("authorization: Bearer {}\r\n", "k".repeat(8000));
     let near_miss = format!("authorization: Bearer {}x\r\n", canary::CLIENT_KEY);
@@ -178,7 +183,8 @@ async fn a_page_in_a_browser_cannot_use_an_open_loopback_listener() {
     let far = Upstream::always(well()).await;
     let plan = Plan::new(&local("near", &far.base())).keyless();
     let gateway = plan.start().await;
-    let good = String::from_utf8(rude::request("POST", "/v1/chat/completions", &rude::chat("local/near", false))).unwrap();
+    let good =
+        String::from_utf8(rude::request("POST", "/v1/chat/completions", &rude::chat("local/near", false))).unwrap();
     assert_eq!(gateway.ask(good.as_bytes()).await.status, 200);
     let rebound = good.replacen("host: 127.0.0.1", "host: evil.example", 1);
     let foreign = good.replacen("host: 127.0.0.1", "host: 127.0.0.1\r\norigin: https://evil.example", 1);
@@ -209,7 +215,10 @@ async fn bodies_are_limited_to_the_byte() {
         assert_eq!(reply.status, status, "{size}: {reply:?}");
         let mut chunked = String::from_utf8(rude::request("POST", "/v1/chat/completions", b"")).unwrap();
         chunked.truncate(chunked.len() - 2);
-        chunked.push_str(&format!("transfer-encoding: chunked\r\n\r\n{size:x}\r\n{}\r\n0\r\n\r\n", String::from_utf8(body).unwrap()));
+        chunked.push_str(&format!(
+            "transfer-encoding: chunked\r\n\r\n{size:x}\r\n{}\r\n0\r\n\r\n",
+            String::from_utf8(body).unwrap()
+        ));
         let reply = gateway.ask(chunked.as_bytes()).await;
         assert_eq!(reply.status, status, "{size} chunked: {reply:?}");
     }
@@ -241,7 +250,13 @@ async fn json_is_limited_in_depth_and_a_bomb_costs_nothing() {
 #[tokio::test]
 async fn heads_are_limited_to_the_field_and_to_the_byte() {
     let (_near, _far, gateway) = both().await;
-    let get = |more: &str| String::from_utf8(rude::request("GET", "/v1/models", b"")).unwrap().replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1);
+    let get = |more: &str| {
+        String::from_utf8(rude::request("GET", "/v1/models", b"")).unwrap().replacen(
+            "\r\n\r\n",
+            &format!("\r\n{more}\r\n"),
+            1,
+        )
+    };
     let fields = |n: usize| get(&(0..n).map(|i| format!("x-{i}: y\r\n")).collect::<String>());
     // Host and Authorization count too.
     for (count, status) in [(97, 200), (98, 200), (99, 431), (500, 431)] {
@@ -267,7 +282,15 @@ async fn silence_and_slowness_are_cut() {
     let whole = rude::request("POST", "/v1/chat/completions", &rude::chat("cloud/far", false));
     let head = http::end_of_head(&whole).unwrap();
     let limit = std::time::Duration::from_millis(1500);
-    for part in [&b""[..], b"PRI * HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"POST /v1", &whole[..head - 4], &whole[..head], &whole[..head + 9]] {
+    for part in [
+        &b""[..],
+        b"PRI * HT",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST /v1",
+        &whole[..head - 4],
+        &whole[..head],
+        &whole[..head + 9],
+    ] {
         let mut client = Rude::connect(gateway.data).await;
         client.send(part).await;
         assert!(client.closes_within(limit).await, "held open: {:?}", String::from_utf8_lossy(part));
@@ -341,7 +364,12 @@ async fn health_and_metrics_live_on_the_second_listener() {
         assert_eq!(reply.status, 200, "{path}: load balancers look here too");
     }
     let metrics = gateway.metrics().await;
-    assert!(metrics.lines().any(|line| line.starts_with("wattroute_requests_total{endpoint=\"chat\",outcome=\"ok\",place=\"cloud\"}")), "{metrics}");
+    assert!(
+        metrics
+            .lines()
+            .any(|line| line.starts_with("wattroute_requests_total{endpoint=\"chat\",outcome=\"ok\",place=\"cloud\"}")),
+        "{metrics}"
+    );
     gateway.finish().await;
 }
 

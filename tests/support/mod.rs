@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod canary;
+pub mod gateway;
 pub mod http;
 pub mod rude;
 pub mod tiny;
