@@ -10,6 +10,8 @@ pub mod cache;
 pub mod dtype;
 mod generate;
 pub mod gguf;
+#[cfg(test)]
+mod gguf_tests;
 pub mod matmul;
 #[cfg(target_arch = "x86_64")]
 mod matmul_avx2;
@@ -17,6 +19,8 @@ mod matmul_avx2;
 mod matmul_avx512;
 pub mod metadata;
 pub mod model;
+#[cfg(test)]
+mod oracle;
 pub mod packed;
 pub mod pointwise;
 mod queue;
@@ -25,6 +29,8 @@ mod rope;
 mod sample;
 mod stop;
 pub mod template;
+#[doc(hidden)]
+pub mod tiny;
 pub mod tokenizer;
 pub mod types;
 pub mod vocabulary;

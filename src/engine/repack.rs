@@ -103,7 +103,7 @@ fn decode(dtype: Dtype, block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32,
     let fifth = |at: usize, i: usize| (byte(at + i / 8) >> (i % 8) & 1) << 4;
     let small = codes.iter_mut().take(32).enumerate();
     let first = scales.first_mut();
-    let mut set = |scale: f32, minimum: f32| {
+    let set = |scale: f32, minimum: f32| {
         if let Some(place) = first {
             *place = (scale, minimum);
         }
