@@ -84,12 +84,12 @@ impl Arch {
     fn check(&self, metadata: &Metadata, value_dim: usize) -> Result<(), EngineError> {
         let name = &self.name;
         let Shape { heads, kv_heads, dim } = self.heads;
-        if heads % kv_heads != 0 || dim == 0 || dim % 2 != 0 || dim > 1024 {
+        if !heads.is_multiple_of(kv_heads) || dim == 0 || !dim.is_multiple_of(2) || dim > 1024 {
             return refuse(format!(
                 "{name}: {heads} heads of {dim} values over {kv_heads} key-value heads do not divide"
             ));
         }
-        if self.rotated > dim || self.rotated % 2 != 0 {
+        if self.rotated > dim || !self.rotated.is_multiple_of(2) {
             return refuse(format!("{name}.rope.dimension_count is {}, with {dim} values per head", self.rotated));
         }
         if value_dim != dim {

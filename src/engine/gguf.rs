@@ -109,7 +109,7 @@ fn place_all(
 ) -> Result<BTreeMap<String, Place>, String> {
     let mut tensors = BTreeMap::new();
     for (name, mut place) in relative {
-        if place.start % alignment != 0 {
+        if !place.start.is_multiple_of(alignment) {
             return Err(format!("tensor {name} starts at {}, not a multiple of {alignment}", place.start));
         }
         let start = data.checked_add(place.start);
@@ -283,7 +283,7 @@ impl<R: Read> Cursor<R> {
 fn tensor_bytes(name: &str, dtype: Dtype, dims: &[usize], elements: u64) -> Result<u64, String> {
     let block = dtype.block() as u64;
     let row = dims.first().copied().unwrap_or(0) as u64;
-    if elements == 0 || row % block != 0 {
+    if elements == 0 || !row.is_multiple_of(block) {
         return Err(format!("tensor {name}: rows of {row} elements do not divide into blocks of {block}"));
     }
     let bytes = (elements / block).checked_mul(dtype.block_bytes() as u64);

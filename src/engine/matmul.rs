@@ -218,15 +218,15 @@ pub mod tests {
             for group in 0..2 {
                 let mut sums = [[0.0; ROWS]; TOKENS];
                 rows16(Level::Portable, &weights, group, &acts, 0, 2, &mut sums);
-                for t in 0..2 {
-                    for lane in 0..ROWS.min(20 - group * ROWS) {
+                for (t, sum) in sums.iter().enumerate().take(2) {
+                    for (lane, got) in sum.iter().enumerate().take(20 - group * ROWS) {
                         weights.row(group * ROWS + lane, &mut row);
                         let value = |c: usize| match format.bits {
                             32 => f64::from(acts.floats[t * 96 + c]),
                             _ => f64::from(acts.codes[t * 96 + c]) * f64::from(acts.scales[(t * 96 + c) / 32]),
                         };
                         let want: f64 = (0..96).map(|c| f64::from(row[c]) * value(c)).sum();
-                        assert!((f64::from(sums[t][lane]) - want).abs() < 1e-3 * want.abs().max(1.0), "{format:?}");
+                        assert!((f64::from(*got) - want).abs() < 1e-3 * want.abs().max(1.0), "{format:?}");
                     }
                 }
             }

@@ -35,7 +35,7 @@ pub fn rows16(weights: &Packed, group: usize, acts: &Acts, token: usize, tokens:
     let (format, columns) = (weights.format(), acts.columns);
     let blocks = columns / format.group;
     let bytes = weights.group(group);
-    assert!(bytes.len() == blocks * format.block_bytes() && weights.columns() == columns && columns % 32 == 0);
+    assert!(bytes.len() == blocks * format.block_bytes() && weights.columns() == columns && columns.is_multiple_of(32));
     assert!(acts.rows >= token + tokens && tokens <= TOKENS && acts.floats.len() >= acts.rows * columns);
     assert!(acts.codes.len() >= acts.rows * columns && acts.scales.len() >= acts.rows * columns / 32);
     let totals = if format.group == 16 { &acts.half_sums } else { &acts.sums };

@@ -108,14 +108,14 @@ pub fn attend(pool: &Pool, level: Level, job: &Attention, out: &mut [f32]) -> Re
 /// Tokens and keys of a job whose slices fit.
 fn check(job: &Attention, out: usize) -> Result<(usize, usize), AttendError> {
     let Shape { heads, kv_heads, dim } = job.shape;
-    if heads == 0 || kv_heads == 0 || dim == 0 || heads % kv_heads != 0 {
+    if heads == 0 || kv_heads == 0 || dim == 0 || !heads.is_multiple_of(kv_heads) {
         return Err(AttendError::Shape("heads"));
     }
     let width = heads.checked_mul(dim).ok_or(AttendError::Shape("heads"))?;
-    if job.queries.len() % width != 0 || job.queries.len() != out {
+    if !job.queries.len().is_multiple_of(width) || job.queries.len() != out {
         return Err(AttendError::Shape("queries"));
     }
-    if job.keys.len() % (kv_heads * dim) != 0 || job.keys.len() != job.values.len() {
+    if !job.keys.len().is_multiple_of(kv_heads * dim) || job.keys.len() != job.values.len() {
         return Err(AttendError::Shape("keys and values"));
     }
     Ok((job.queries.len() / width, job.keys.len() / (kv_heads * dim)))

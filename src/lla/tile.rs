@@ -18,7 +18,7 @@ pub struct Sizes {
 /// `c = a b`, or `c += a b`; all row by row.
 pub fn multiply(level: Level, sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32], add: bool) {
     let Sizes { rows, inner, width } = sizes;
-    assert!(rows % 4 == 0 && width % 16 == 0);
+    assert!(rows.is_multiple_of(4) && width.is_multiple_of(16));
     assert!(a.len() >= rows * inner && b.len() >= inner * width && c.len() >= rows * width);
     match level {
         #[cfg(target_arch = "x86_64")]
@@ -32,7 +32,7 @@ pub fn multiply(level: Level, sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32],
 /// Scores of a few rows against a tile of 64 keys laid out key by key: `out[row * 64 + key]`.
 pub fn dots(level: Level, rows: &[f32], keys: &[f32], dim: usize, out: &mut [f32]) {
     let tile = keys.len() / dim;
-    assert!(dim % 16 == 0 && out.len() >= rows.len() / dim * tile);
+    assert!(dim.is_multiple_of(16) && out.len() >= rows.len() / dim * tile);
     match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 | Level::Avx2 if level.runs_here() => x86::dots(rows, keys, dim, out),
