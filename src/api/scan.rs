@@ -195,8 +195,7 @@ impl<'a> Scanner<'a> {
         loop {
             let rest = self.bytes.get(self.at..).unwrap_or_default();
             let Some(stop) = memchr2(b'"', b'\\', rest) else {
-                self.at = self.bytes.len();
-                return Err(self.flaw("a string does not end"));
+                return Err(Flaw { at: self.bytes.len(), what: "a string does not end" });
             };
             let plain = rest.get(..stop).unwrap_or_default();
             if plain.iter().any(|byte| *byte < 0x20) {
@@ -250,9 +249,9 @@ impl<'a> Scanner<'a> {
     }
 
     fn some_digits(&mut self) -> Result<(), Flaw> {
-        let before = self.at;
+        let first = self.peek().is_some_and(|byte| byte.is_ascii_digit());
         self.digits();
-        if self.at == before { Err(self.flaw("expected a digit")) } else { Ok(()) }
+        if first { Ok(()) } else { Err(self.flaw("expected a digit")) }
     }
 
     fn digits(&mut self) {
