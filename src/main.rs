@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use wattroute::cli::{ask, check, explain, journal, models, profile, serve, tables};
+#[cfg(feature = "train")]
+use wattroute::cli::train;
+use wattroute::cli::{ask, check, classify, explain, journal, models, profile, serve, tables};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -38,6 +40,11 @@ enum Command {
     Ask(ask::Args),
     /// Show where a query would go, and why, without asking anybody
     Explain(explain::Args),
+    /// The domain of a text, or of every row of a JSONL file
+    Classify(classify::ClassifyArgs),
+    /// Train an artifact
+    #[cfg(feature = "train")]
+    Train(train::TrainArgs),
     /// List every problem of a configuration; opens no port
     Check(check::CheckArgs),
     /// List, fetch and verify local models
@@ -57,6 +64,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(config, &args),
         Command::Ask(args) => ask::run(config, &args),
         Command::Explain(args) => explain::run(config, &args),
+        Command::Classify(args) => classify::run(&args),
+        #[cfg(feature = "train")]
+        Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(config, &args),
         Command::Models(args) => models::run(&args),
         Command::Profile(args) => profile::run(config, &args),

@@ -38,7 +38,6 @@ pub struct Shape {
     pub words: u32,
     letters: u32,
     digits: u32,
-    upper: u32,
     foreign: u32,
     code: u32,
     lines: u32,
@@ -60,7 +59,8 @@ impl Shape {
             (1.0 + words).ln(),
             self.letters as f32 / words.max(1.0) / 5.0,
             (8.0 * self.digits as f32 / all).min(2.0),
-            (8.0 * self.upper as f32 / all).min(2.0),
+            // Reserved: capitals say how a text is typed, not what it is about.
+            0.0,
             (self.foreign as f32 / all).min(1.0),
             (16.0 * self.code as f32 / all).min(3.0),
             (1.0 + self.lines as f32).ln(),
@@ -152,7 +152,6 @@ impl Scanner {
                 b'0'
             }
             b'A'..=b'Z' => {
-                self.shape.upper += 1;
                 self.shape.letters += 1;
                 raw | 0x20
             }

@@ -41,6 +41,10 @@ pub enum Set {
     Chat,
     /// Greetings, small talk, requests about the conversation itself and noise, written for this project.
     Nothing,
+    /// Requests from a public collection of prompts, by other authors: never trained on.
+    Acts,
+    /// Words and short phrases of each domain, written for this project; only trained on.
+    Lexicon,
 }
 
 /// One labelled text.
@@ -95,7 +99,7 @@ struct Row {
 }
 
 /// File, its set, and the split that all its rows have, if they share one.
-pub const FILES: [(&str, Set, Option<Split>); 8] = [
+pub const FILES: [(&str, Set, Option<Split>); 10] = [
     ("mmlu_pro.jsonl.gz", Set::MmluPro, None),
     ("onet_tasks.jsonl.gz", Set::Onet, None),
     ("gsm8k.jsonl.gz", Set::Gsm8k, None),
@@ -103,6 +107,8 @@ pub const FILES: [(&str, Set, Option<Split>); 8] = [
     ("mt_bench.jsonl.gz", Set::MtBench, Some(Split::Test)),
     ("chat_train.jsonl", Set::Chat, None),
     ("none_train.jsonl", Set::Nothing, None),
+    ("lexicon.jsonl", Set::Lexicon, Some(Split::Train)),
+    ("acts_test.jsonl", Set::Acts, Some(Split::Test)),
     ("chat_test.jsonl", Set::Chat, Some(Split::Test)),
 ];
 
@@ -130,7 +136,7 @@ fn example(row: Row, set: Set, split: Option<Split>) -> Result<Option<Example>, 
         Set::Onet => Some(major_group(&row.soc).ok_or_else(|| format!("unknown major group `{}`", row.soc))?),
         Set::Gsm8k | Set::CruxEval => Some(0),
         Set::MtBench => (row.turn == "turn1").then(|| mt_bench(&row.id, &row.category)).flatten(),
-        Set::Chat | Set::Nothing => Some(row.domain.ok_or("no `domain`")?.index()),
+        Set::Chat | Set::Acts | Set::Nothing | Set::Lexicon => Some(row.domain.ok_or("no `domain`")?.index()),
     };
     let Some(domain) = index.and_then(Domain::at) else { return Ok(None) };
     let split = match (split, row.split.as_str()) {

@@ -31,10 +31,52 @@ pub fn held(examples: &[Example], split: Split) -> Vec<Held> {
         pick("GSM8K", Set::Gsm8k, false),
         pick("CRUXEval", Set::CruxEval, false),
         pick("MT-Bench, never trained on", Set::MtBench, false),
+        pick("Acts, never trained on", Set::Acts, false),
         pick("chat", Set::Chat, false),
         pick("none", Set::Nothing, false),
     ];
     all.into_iter().filter(|h| !h.rows.is_empty()).collect()
+}
+
+/// How a text is spoilt to see what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// All capitals.
+    Upper,
+    /// No capitals.
+    Lower,
+    /// Two neighbouring letters swapped in every sixth word of at least four letters, in the middle of the word.
+    Typos,
+}
+
+/// The same labels with spoilt texts.
+pub fn changed(rows: &[(String, Domain)], change: Change) -> Vec<(String, Domain)> {
+    let spoil = |text: &str| match change {
+        Change::Upper => text.to_uppercase(),
+        Change::Lower => text.to_lowercase(),
+        Change::Typos => typos(text),
+    };
+    rows.iter().map(|(text, domain)| (spoil(text), *domain)).collect()
+}
+
+fn typos(text: &str) -> String {
+    let mut long = 0;
+    let words: Vec<String> = text
+        .split(' ')
+        .map(|word| {
+            let mut letters: Vec<char> = word.chars().collect();
+            if letters.len() < 4 {
+                return word.to_owned();
+            }
+            long += 1;
+            if long % 6 == 1 {
+                let middle = letters.len() / 2;
+                letters.swap(middle - 1, middle);
+            }
+            letters.into_iter().collect()
+        })
+        .collect();
+    words.join(" ")
 }
 
 /// Figures over one selection.

@@ -10,6 +10,9 @@ pub mod features;
 pub mod labelled;
 pub mod measure;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
@@ -120,6 +123,8 @@ pub fn abstain(mut posterior: Posterior, threshold: f32) -> Posterior {
 /// Running sums of the rows of one table.
 #[derive(Default)]
 struct Sums {
+    /// Sums since the last spill; 256 rows of at most 127 fit.
+    near: [i16; LANES],
     lanes: [i32; LANES],
     active: u32,
     known: u32,
@@ -129,16 +134,26 @@ impl Sums {
     #[inline]
     fn add(&mut self, weights: &Weights, bucket: u32) {
         self.active += 1;
+        if self.active.is_multiple_of(256) {
+            self.spill();
+        }
         if let Some(row) = weights.rows.get(bucket as usize) {
-            for (sum, w) in self.lanes.iter_mut().zip(row) {
-                *sum += i32::from(*w);
+            for (sum, w) in self.near.iter_mut().zip(row) {
+                *sum = sum.wrapping_add(i16::from(*w));
             }
             self.known += u32::from(row.last().is_some_and(|idf| *idf > 0));
         }
     }
 
+    fn spill(&mut self) {
+        for (sum, near) in self.lanes.iter_mut().zip(&mut self.near) {
+            *sum += i32::from(std::mem::take(near));
+        }
+    }
+
     /// Scores of the linear model on the unit-length vector of the known features.
-    fn scores(&self, weights: &Weights) -> [f32; DOMAINS] {
+    fn scores(&mut self, weights: &Weights) -> [f32; DOMAINS] {
+        self.spill();
         let squared = self.lanes.last().copied().unwrap_or(0).max(1) as f32;
         let unit = weights.scale / squared.sqrt();
         let mut out = [0.0; DOMAINS];

@@ -3,12 +3,15 @@
 
 pub mod ask;
 pub mod check;
+pub mod classify;
 pub mod explain;
 pub mod journal;
 pub mod models;
 pub mod profile;
 pub mod serve;
 pub mod tables;
+#[cfg(feature = "train")]
+pub mod train;
 
 use std::future::Future;
 use std::io::Write;

@@ -34,6 +34,32 @@ const TITLES: [&str; 6] = [
     "How would {} approach this problem?",
 ];
 
+const ABOUT: [&str; 12] = [
+    "{}",
+    "what is {}?",
+    "How do I {}?",
+    "help with {} please",
+    "I have a question about {}.",
+    "Tell me about {}",
+    "best {} for beginners",
+    "what should i know about {}",
+    "Explain {} in simple terms.",
+    "my {} is a problem, any advice?",
+    "Write something about {}.",
+    "is {} a good idea",
+];
+
+const TOGETHER: [&str; 8] = [
+    "{1} and {2}",
+    "how does {1} affect {2}?",
+    "I need {1} with {2}, and also {3}.",
+    "What is the difference between {1} and {2}?",
+    "{1}, {2}, {3}",
+    "can you explain {1} for my {2}",
+    "Why does the {1} need {2} after {3}?",
+    "Make a list: {1}, {2} and {3}.",
+];
+
 /// The texts that a training example contributes.
 pub fn texts(example: &Example) -> Vec<String> {
     match example.set {
@@ -42,7 +68,9 @@ pub fn texts(example: &Example) -> Vec<String> {
             let pick = pick(&example.id);
             if pick % 3 == 0 { vec![example.text.clone()] } else { vec![asked(&example.text, pick / 3)] }
         }
-        Set::Gsm8k | Set::CruxEval | Set::MtBench | Set::Chat | Set::Nothing => vec![example.text.clone()],
+        Set::Gsm8k | Set::CruxEval | Set::MtBench | Set::Acts | Set::Chat | Set::Nothing | Set::Lexicon => {
+            vec![example.text.clone()]
+        }
     }
 }
 
@@ -56,6 +84,26 @@ pub fn titles(examples: &[&Example]) -> Vec<(String, Domain)> {
     }
     let ask = |title: &str| choose(&TITLES, pick(title)).replace("{}", &title.to_lowercase());
     seen.into_iter().map(|(title, domain)| (ask(&title), domain)).collect()
+}
+
+/// Prompts around the words of the lexicon: each word alone in a form, and beside others of its domain.
+pub fn mentions(examples: &[&Example], seed: u64) -> Vec<(String, Domain)> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let terms: Vec<&Example> = examples.iter().filter(|e| e.set == Set::Lexicon).copied().collect();
+    let mut all = Vec::new();
+    for domain in Domain::all() {
+        let own: Vec<&str> = terms.iter().filter(|e| e.domain == domain).map(|e| e.text.as_str()).collect();
+        for term in &own {
+            all.push((choose(&ABOUT, rng.u64(..)).replace("{}", term), domain));
+            for _ in 0..2 {
+                let mut other = || own.get(rng.usize(..own.len())).copied().unwrap_or(term);
+                let (second, third) = (other(), other());
+                let form = choose(&TOGETHER, rng.u64(..));
+                all.push((form.replace("{1}", term).replace("{2}", second).replace("{3}", third), domain));
+            }
+        }
+    }
+    all
 }
 
 /// Keyboard noise and bare numbers, for `None`.
