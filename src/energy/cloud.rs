@@ -227,10 +227,4 @@ mod tests {
         assert!((1.0 - 1000.0 / few - 0.78).abs() < 0.005);
         assert!((1000.0 / many - 1.0 - 0.05).abs() < 0.005);
     }
-
-    #[test]
-    fn the_papers_batch_sweep_is_accuracy_over_joules() {
-        assert!((0.575_f64 / 6449.0 / 8.92e-5 - 1.0).abs() < 0.001);
-        assert!((0.575_f64 / 548.0 / 104.93e-5 - 1.0).abs() < 0.001);
-    }
 }

@@ -161,6 +161,16 @@ mod tests {
     }
 
     #[test]
+    fn the_papers_batch_sweep_is_accuracy_over_joules() {
+        // Qwen3-8B on a B200, 57.5 % right: 6,449 J per query at batch 1, 548 J at batch 64.
+        for (joules, printed) in [(6449.0, 8.92e-5), (548.0, 104.93e-5)] {
+            let one = |i| Sample { correct: i < 575, watts: joules / 10.0, seconds: 10.0 };
+            let all: Vec<Sample> = (0..1000).map(one).collect();
+            assert!((ipj(&all).unwrap() / printed - 1.0).abs() < 0.001);
+        }
+    }
+
+    #[test]
     fn wilson_matches_known_values_and_stays_inside() {
         let (low, high) = wilson(8, 10);
         assert!((low - 0.4901).abs() < 5e-4 && (high - 0.9433).abs() < 5e-4, "{low} {high}");
