@@ -34,7 +34,10 @@ pub fn to_text(decision: &Decision) -> String {
     let _ = writeln!(out, "{name}  ({} p {:.2})", decision.domain, decision.domain_p);
     let _ = writeln!(out, "{}", decision.reason);
     let _ = writeln!(out, "policy {} {}", decision.policy, decision.policy_hash);
-    let (s, base) = (decision.saved, decision.baseline.and_then(|i| decision.alternatives.get(i)));
+    let (s, base) = (
+        decision.saved,
+        decision.baseline.filter(|b| decision.chosen != Some(*b)).and_then(|i| decision.alternatives.get(i)),
+    );
     if let (Some(base), Some(low), Some(mid), Some(high)) = (base, s.low, s.mid, s.high) {
         let _ = writeln!(
             out,

@@ -147,6 +147,7 @@ fn amount(minimise: Minimise, x: f64) -> String {
 /// Three digits that matter.
 pub fn short(x: f64) -> String {
     match x.abs() {
+        0.0 => "0".to_owned(),
         a if a >= 100.0 => format!("{x:.0}"),
         a if a >= 1.0 => format!("{x:.1}"),
         a if a >= 0.01 => format!("{x:.3}"),
