@@ -43,14 +43,16 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// When head and first bytes must be there.
+    /// When head and first bytes must be there. Most servers send the head of an answer in one piece only when all of it is
+    /// generated, so that its limit is the total one.
     pub fn first_deadline(&self) -> Instant {
-        self.at + self.waits.first_token.min(self.waits.total)
+        let first = if self.stream { self.waits.first_token } else { self.waits.total };
+        self.at + first.min(self.waits.total)
     }
 
     /// The fault of a wait that ended without an answer.
     pub fn too_late(&self) -> Fault {
-        if self.waits.total <= self.waits.first_token {
+        if !self.stream || self.waits.total <= self.waits.first_token {
             return self.fault(Kind::TotalTimeout, "took longer than its total limit");
         }
         self.fault(Kind::FirstTokenTimeout, "did not begin to answer in time")

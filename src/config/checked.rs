@@ -193,7 +193,7 @@ pub enum EnergyModel {
 pub struct Waits {
     /// TCP and TLS.
     pub connect: Duration,
-    /// First token, or the whole answer's head when not streaming.
+    /// First token of a stream. An answer in one piece has the total limit only.
     pub first_token: Duration,
     /// Between two chunks.
     pub gap: Duration,

@@ -27,6 +27,7 @@ mod queue;
 pub mod repack;
 mod rope;
 mod sample;
+mod scratch;
 mod stop;
 pub mod template;
 #[doc(hidden)]

@@ -19,6 +19,7 @@ use crate::engine::matmul::{Product, matmul};
 use crate::engine::metadata::Metadata;
 use crate::engine::pointwise::{gated, norm};
 use crate::engine::rope::Rope;
+use crate::engine::scratch::Scratch;
 use crate::engine::types::EngineError;
 use crate::engine::weights::{Layer, Weights};
 use crate::lla::pool::{Panicked, Pool, Shards};
@@ -38,21 +39,6 @@ pub struct Model {
     level: Level,
     pool: Pool,
     scratch: Mutex<Scratch>,
-}
-
-/// Working memory of a forward pass, one row per token.
-#[derive(Default)]
-struct Scratch {
-    acts: Acts,
-    stream: Vec<f32>,
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    attended: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    row: Vec<f32>,
-    turns: Vec<Vec<(f32, f32)>>,
 }
 
 impl Model {

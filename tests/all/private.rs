@@ -93,7 +93,7 @@ async fn ten_thousand_private_requests_under_local_faults_open_no_cloud_socket()
     let near = Upstream::by(faults).await;
     let (_held, dead) = upstream::refused();
     let text = local("near", &near.base())
-        + "[backends.near.waits]\nfirst_token = \"30ms\"\ngap = \"30ms\"\n"
+        + "[backends.near.waits]\nfirst_token = \"30ms\"\ngap = \"30ms\"\ntotal = \"60ms\"\n"
         + &local("dead", &format!("http://{dead}/v1"))
         + &cloud("far", &far.base())
         + "\n[aliases]\nprivate-alias = \"auto:private\"\n[cache]\nenabled = true\n[limits]\nin_flight = 6\n";
