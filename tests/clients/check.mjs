@@ -2,7 +2,7 @@
 // Environment: BASE_URL (with /v1), API_KEY, SEEN_URL (the mock upstream's counts).
 
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
 import OpenAI from "openai";
 
 const baseURL = process.env.BASE_URL;
@@ -103,5 +103,5 @@ setTimeout(() => stop.abort(), 100);
 await raises(OpenAI.APIUserAbortError, () => silent);
 await hungUp(before + 2);
 
-const { version } = createRequire(import.meta.url)("openai/package.json");
+const { version } = JSON.parse(readFileSync("node_modules/openai/package.json", "utf8"));
 console.log(`node openai ${version}: ${held} assertions held`);

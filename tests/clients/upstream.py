@@ -58,7 +58,7 @@ def streamed(case, body):
     if case == "tools":
         for i, call in enumerate(TOOL_CALLS):
             head = {**call, "index": i, "function": {"name": "weather", "arguments": ""}}
-            yield event(chunk({"tool_calls": [head]}))
+            yield event(chunk({"role": "assistant", "tool_calls": [head]}))
             for piece in call["function"]["arguments"]:
                 yield event(chunk({"tool_calls": [{"index": i, "function": {"arguments": piece}}]}))
         yield event(chunk({}, "tool_calls"))
