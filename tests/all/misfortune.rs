@@ -157,29 +157,28 @@ async fn a_storm_of_hang_ups_leaves_nothing_behind() {
         far.seen().iter().all(|seen| seen.closed.is_some())
     })
     .await;
-    // All 64 places are free again: as many requests are in flight at once, and one more is not.
+    // All 64 places are free again: as many requests are held at once, and one more is not let in. A request of the
+    // storm that the gateway has not read yet may take a place for a moment, so a refused one is sent again.
     far.now(vec![Step::Request, Step::Hold]);
-    let asked = far.requests().len();
+    let held = || far.seen().iter().filter(|seen| seen.closed.is_none() && !seen.bytes.is_empty()).count();
     let mut full = Vec::new();
-    for _ in 0..64 {
+    let end = Instant::now() + crate::support::PATIENCE;
+    while held() < 64 {
+        assert!(Instant::now() < end, "only {} of 64 places are left", held());
         let mut client = Rude::connect(gateway.data).await;
         client.send(&rude::request("POST", "/v1/chat/completions", &rude::chat("cloud/far", true))).await;
-        full.push(client);
+        if client.reply_within(Duration::from_millis(20)).await.status == 0 {
+            full.push(client);
+        }
     }
-    far.await_requests(asked + 64).await;
     assert_eq!(gateway.chat("cloud/far", false).await.status, 503);
     drop(full);
     crate::support::eventually("the last ones to close", || far.seen().iter().all(|seen| seen.closed.is_some())).await;
     far.now(once(json_response(200, &[], &completion())));
     assert_eq!(gateway.chat("cloud/far", false).await.status, 200);
-    // A request that was cut before it was whole has no entry; every other has one.
+    // Every request has at most one entry, and each that went upstream has one.
     let entries = gateway.finish().await;
-    assert!(
-        entries.len() <= 386 && entries.len() >= far.requests().len(),
-        "{} entries of {}",
-        entries.len(),
-        far.requests().len()
-    );
+    assert!(entries.len() >= far.requests().len(), "{} entries of {}", entries.len(), far.requests().len());
 }
 
 /// Ten thousand requests' worth of memory is not kept.
