@@ -56,6 +56,7 @@ async def stream(writer, events, pause=0.0, whole_stream=True):
 
 def streamed(case, body):
     if case == "tools":
+        yield event(chunk({"role": "assistant", "content": None}))
         for i, call in enumerate(TOOL_CALLS):
             head = {**call, "index": i, "function": {"name": "weather", "arguments": ""}}
             yield event(chunk({"role": "assistant", "tool_calls": [head]}))
