@@ -66,7 +66,7 @@ pub fn texts(example: &Example) -> Vec<String> {
         Set::MmluPro => vec![example.text.clone(), example.with_options()],
         Set::Onet => {
             let pick = pick(&example.id);
-            if pick % 3 == 0 { vec![example.text.clone()] } else { vec![asked(&example.text, pick / 3)] }
+            if pick.is_multiple_of(3) { vec![example.text.clone()] } else { vec![asked(&example.text, pick / 3)] }
         }
         Set::Gsm8k | Set::CruxEval | Set::MtBench | Set::Acts | Set::Chat | Set::Nothing | Set::Lexicon => {
             vec![example.text.clone()]
@@ -128,7 +128,7 @@ fn asked(statement: &str, pick: u64) -> String {
     let mut chars = body.chars();
     let first: String = chars.next().map(|c| c.to_lowercase().collect()).unwrap_or_default();
     let mut lower = first + chars.as_str();
-    if pick % 2 == 0 {
+    if pick.is_multiple_of(2) {
         let ends = [", ", "; ", " to ", " using ", " by ", " such as "];
         if let Some(cut) = ends.iter().filter_map(|e| lower.find(e)).filter(|c| *c > 20).min() {
             lower.truncate(cut);
