@@ -453,3 +453,21 @@ async fn each_wait_has_its_own_limit_and_its_own_code() {
         assert_eq!((&entry["outcome"], &entry["fault"]), (&json!("fault"), &json!(code)));
     }
 }
+
+/// An upstream that closes its writing side only has still ended its answer: defined, and at once.
+#[tokio::test]
+async fn a_half_closed_upstream_is_an_error_at_once() {
+    let token = chunk(&delta("canaryanswer"));
+    for sent in [String::new(), CHUNKED.to_owned(), format!("{CHUNKED}{token}")] {
+        let begun = sent.contains("canaryanswer");
+        let upstream = Upstream::always(vec![Step::Request, Step::Send(sent.into_bytes()), Step::HalfClose]).await;
+        let gateway = Gateway::before(&upstream.base()).await;
+        let asked = Instant::now();
+        let reply = gateway.chat("cloud/far", true).await;
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+        assert_eq!(reply.status == 200 && reply.end != End::Whole, begun, "{reply:?}");
+        assert!(begun || reply.status == 502 && reply.end == End::Whole, "{reply:?}");
+        upstream.closed(0).await;
+        gateway.finish().await;
+    }
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::answers::{completion, json_response, once, streams, well};
+use crate::support::answers::{DONE, TO_CLOSE, completion, delta, finish, json_response, once, streams, well};
 use serde_json::json;
 
 use crate::support::gateway::{Gateway, Plan, cloud, local};
@@ -17,28 +17,32 @@ const REQUESTS: usize = 10_000;
 /// Clients at a time.
 const CLIENTS: usize = 8;
 
-/// The ways in which a local server fails, by the connection's number. One in four answers well, which keeps the
-/// breaker closed most of the time; a few stall.
+/// The ways in which a local server fails, by the connection's number. Every other one answers well, which
+/// keeps the breaker closed most of the time; a few stall.
 fn faults(n: usize) -> Vec<Step> {
     let error = |status, headers: &[(&str, &str)]| {
         let body = json!({ "error": { "message": "broken", "code": "context_length_exceeded" } });
         once(json_response(status, headers, &body))
     };
-    match n % 20 {
-        0 => error(500, &[]),
-        1 => error(503, &[("retry-after", "1")]),
-        2 => error(429, &[("retry-after", "1")]),
-        4 => vec![Step::Request, Step::Reset],
-        5 => vec![Step::Reset],
-        6 => vec![],
-        8 => once(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{".to_vec()),
-        9 => streams("data: {\"choices\":[{\"delta\":{\"content\":\"canaryanswer\"}}]}\n\n"),
-        10 => once(b"not http\r\n\r\n".to_vec()),
-        12 => error(400, &[]),
-        13 => error(307, &[("location", "https://cloud.example/v1/chat/completions")]),
-        14 if n.is_multiple_of(7) => vec![Step::Request, Step::Hold],
-        16 => error(404, &[]),
-        _ => once(json_response(200, &[("connection", "close")], &completion())),
+    match (n % 2, n / 2 % 14) {
+        (0, 0) => error(500, &[]),
+        (0, 1) => error(503, &[("retry-after", "1")]),
+        (0, 2) => error(429, &[("retry-after", "1")]),
+        (0, 3) => vec![Step::Request, Step::Reset],
+        (0, 4) => vec![Step::Reset],
+        (0, 5) => vec![],
+        (0, 6) => once(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{".to_vec()),
+        (0, 7) => streams(&delta("canaryanswer")),
+        (0, 8) => once(b"not http\r\n\r\n".to_vec()),
+        (0, 9) => error(400, &[]),
+        (0, 10) => error(307, &[("location", "https://cloud.example/v1/chat/completions")]),
+        (0, 11) if n.is_multiple_of(5) => vec![Step::Request, Step::Hold],
+        (0, 12) => error(404, &[]),
+        _ => {
+            let stream = format!("{TO_CLOSE}{}{}{DONE}", delta("canaryanswer"), finish("stop"));
+            let whole = json_response(200, &[("connection", "close")], &completion());
+            vec![Step::Request, Step::Fitting(stream.into_bytes(), whole)]
+        }
     }
 }
 
@@ -46,12 +50,12 @@ fn faults(n: usize) -> Vec<Step> {
 fn ask(n: usize, private_model: &str) -> Vec<u8> {
     let body = json!({
         "model": private_model,
-        "messages": [{ "role": "user", "content": format!("{} {}", canary::PROMPT, n % 50) }],
-        "stream": n % 3 == 0,
+        "messages": [{ "role": "user", "content": format!("{} {}", canary::PROMPT, n % 3000) }],
+        "stream": n.is_multiple_of(3),
         "temperature": 0,
         "max_tokens": 8,
     });
-    let path = if n % 101 == 0 { "/v1/route" } else { "/v1/chat/completions" };
+    let path = if n.is_multiple_of(101) { "/v1/route" } else { "/v1/chat/completions" };
     let request = rude::request("POST", path, body.to_string().as_bytes());
     if private_model.contains("private") {
         return request;
@@ -60,16 +64,21 @@ fn ask(n: usize, private_model: &str) -> Vec<u8> {
     String::from_utf8(request).unwrap().replace(canary::CLIENT_KEY, canary::PRIVATE_KEY).into_bytes()
 }
 
-const MODELS: [&str; 9] = [
+const MODELS: [&str; 14] = [
     "auto:private",
-    "auto:private",
+    "local/near1",
     "private-alias",
+    "local/near2",
     "auto",
+    "local/near3",
     "auto:quality",
+    "local/near0",
     "auto:fast",
+    "local/near1",
     "cloud/far",
-    "local/near",
+    "local/near2",
     "local/dead",
+    "local/near3",
 ];
 
 async fn client(gateway: Arc<Gateway>, first: usize) -> [usize; 2] {
@@ -90,10 +99,15 @@ async fn client(gateway: Arc<Gateway>, first: usize) -> [usize; 2] {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_private_requests_under_local_faults_open_no_cloud_socket() {
     let far = Upstream::always(well()).await;
-    let near = Upstream::by(faults).await;
     let (_held, dead) = upstream::refused();
-    let text = local("near", &near.base())
-        + "[backends.near.waits]\nfirst_token = \"30ms\"\ngap = \"30ms\"\ntotal = \"60ms\"\n"
+    let (mut near, mut text) = (Vec::new(), String::new());
+    for n in 0..4 {
+        let upstream = Upstream::by(faults).await;
+        text += &local(&format!("near{n}"), &upstream.base());
+        text += &format!("[backends.near{n}.waits]\nfirst_token = \"30ms\"\ngap = \"30ms\"\ntotal = \"60ms\"\n");
+        near.push(upstream);
+    }
+    let text = text
         + &local("dead", &format!("http://{dead}/v1"))
         + &cloud("far", &far.base())
         + "\n[aliases]\nprivate-alias = \"auto:private\"\n[cache]\nenabled = true\n[limits]\nin_flight = 6\n";
@@ -112,6 +126,15 @@ async fn ten_thousand_private_requests_under_local_faults_open_no_cloud_socket()
     assert_eq!((reply.status, far.connections()), (200, 1), "{reply:?}");
     let gateway = Arc::into_inner(gateway).unwrap();
     let entries = gateway.finish().await;
+    // Every kind of misfortune did happen, and most requests got as far as a local server.
+    let ended = |code: &str| entries.iter().filter(|entry| entry["fault"] == code || entry["outcome"] == code).count();
+    let faults = ["total_timeout", "upstream_cut", "upstream_protocol", "upstream_unreachable", "upstream"];
+    for code in faults.into_iter().chain(["overloaded", "no_backend", "cached", "ok"]) {
+        assert!(ended(code) > 0, "nothing ended as {code}");
+    }
+    let asked: usize = near.iter().map(Upstream::connections).sum();
+    let faulted: usize = faults.map(ended).into_iter().sum();
+    assert!(asked > 2000 && faulted > 500, "the faults were not met: {asked} asked, {faulted} faulted");
     assert_eq!(entries.iter().filter(|entry| entry["place"] == "cloud").count(), 1);
 }
 

@@ -72,11 +72,6 @@ pub fn usage() -> String {
 /// The end of a stream.
 pub const DONE: &str = "data: [DONE]\n\n";
 
-/// A short whole stream: two deltas, finish, usage, done.
-pub fn stream() -> String {
-    delta("canaryanswer four") + &delta(" thousand") + &finish("stop") + &usage() + DONE
-}
-
 /// The head of a stream that ends with the connection.
 pub const TO_CLOSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 /// The head of a chunked stream.

@@ -27,11 +27,6 @@ impl Authority {
         Self { issuer, folder: folder.to_owned() }
     }
 
-    /// The root's file.
-    pub fn root(&self) -> PathBuf {
-        self.folder.join("ca.pem")
-    }
-
     /// Writes `NAME.pem` and `NAME.key` of a leaf for these names or addresses.
     pub fn write_leaf(&self, file: &str, names: &[&str]) {
         let (leaf, key) = self.leaf(names);

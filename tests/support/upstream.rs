@@ -24,6 +24,8 @@ pub enum Step {
     Head,
     /// Writes bytes at once.
     Send(Vec<u8>),
+    /// Writes the first bytes if the last request asked for a stream, else the second.
+    Fitting(Vec<u8>, Vec<u8>),
     /// Writes in pieces of so many bytes, with a pause before each piece but the first.
     Drip(Vec<u8>, usize, Duration),
     /// Writes the bytes again and again, with a pause after each, until the peer closes.
@@ -195,9 +197,9 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, play: Arc<Mutex
         tokio::spawn(async move {
             stream.set_nodelay(true).unwrap();
             match tls {
-                None => Line { stream, n, log, buffer: Vec::new() }.follow(&steps).await,
+                None => Line { stream, n, log, buffer: Vec::new(), taken: Vec::new() }.follow(&steps).await,
                 Some(acceptor) => match acceptor.accept(stream).await {
-                    Ok(stream) => Line { stream, n, log, buffer: Vec::new() }.follow(&steps).await,
+                    Ok(stream) => Line { stream, n, log, buffer: Vec::new(), taken: Vec::new() }.follow(&steps).await,
                     Err(_) => lock(&log)[n].closed = Some(Instant::now()),
                 },
             }
@@ -227,6 +229,8 @@ struct Line<S> {
     log: Log,
     /// Received and not yet taken by a step.
     buffer: Vec<u8>,
+    /// What the last step took.
+    taken: Vec<u8>,
 }
 
 /// The peer has gone.
@@ -241,6 +245,10 @@ impl<S: Wire> Line<S> {
                 Step::Request => self.take(|bytes| Ok(http::request(bytes)?.map(|(_, used)| used))).await,
                 Step::Head => self.take(|bytes| Ok(http::end_of_head(bytes))).await,
                 Step::Send(bytes) => self.send(bytes).await,
+                Step::Fitting(stream, whole) => {
+                    let streams = memchr::memmem::find(&self.taken, b"\"stream\":true").is_some();
+                    self.send(if streams { stream } else { whole }).await
+                }
                 Step::Drip(bytes, piece, pause) => self.drip(bytes, *piece, *pause).await,
                 Step::Endless(bytes, pause) => self.endless(bytes, *pause).await,
                 Step::Gap(pause) => self.gap(*pause).await,
@@ -269,7 +277,7 @@ impl<S: Wire> Line<S> {
         loop {
             match whole(&self.buffer) {
                 Ok(Some(used)) => {
-                    self.buffer.drain(..used);
+                    self.taken = self.buffer.drain(..used).collect();
                     return Ok(());
                 }
                 Ok(None) => self.read().await?,
@@ -279,7 +287,7 @@ impl<S: Wire> Line<S> {
     }
 
     async fn read(&mut self) -> Result<(), Gone> {
-        let mut piece = [0; 16 * 1024];
+        let mut piece = vec![0; 16 * 1024];
         let count = self.stream.read(&mut piece).await.unwrap_or(0);
         let mut log = lock(&self.log);
         let seen = &mut log[self.n];
