@@ -72,7 +72,7 @@ pub fn of(records: &[Record], about: About) -> Table {
         ttft_s: ratio(prefill_s, f64::from(u32::try_from(records.len()).unwrap_or(u32::MAX))),
         input_tokens_per_s: ratio(input, prefill_s),
         output_tokens_per_s: ratio(output, decode_s),
-        watts: ratio(prefill_j + decode_j, prefill_s + decode_s).filter(|_| known),
+        watts: mean_watts(&all),
     };
     Table {
         schema: 1,
@@ -96,10 +96,7 @@ fn row(records: &[&Record]) -> Row {
     let count = f64::from(n.max(1));
     let coverage = f64::from(correct) / count;
     let joules: Option<f64> = records.iter().map(|r| Some(r.prefill_j? + r.decode_j?)).sum();
-    let watts: Option<f64> = records
-        .iter()
-        .map(|r| Some((r.prefill_j? + r.decode_j?) / (r.prefill_s + r.decode_s)).filter(|w: &f64| w.is_finite()))
-        .sum();
+    let watts = mean_watts(records);
     Row {
         n,
         correct,
@@ -108,10 +105,80 @@ fn row(records: &[&Record]) -> Row {
         coverage_high,
         baseline_coverage: None,
         gain: None,
-        ipw: watts.filter(|w| *w > 0.0).map(|w| coverage / (w / count)),
+        ipw: watts.filter(|w| *w > 0.0).map(|w| coverage / w),
         ipj: joules.filter(|j| *j > 0.0).map(|j| coverage / (j / count)),
         joules_per_query: joules.map(|j| j / count),
         seconds_per_query: Some(records.iter().map(|r| r.seconds).sum::<f64>() / count),
         output_tokens: Some(records.iter().map(|r| f64::from(r.output_tokens)).sum::<f64>() / count),
+    }
+}
+
+/// E\[W\]: the mean over queries of each query's mean power, as the paper's IPW takes it. None if one is not known.
+fn mean_watts(records: &[&Record]) -> Option<f64> {
+    let of = |r: &&Record| Some((r.prefill_j? + r.decode_j?) / (r.prefill_s + r.decode_s)).filter(|w| w.is_finite());
+    let sum: Option<f64> = records.iter().map(of).sum();
+    sum.filter(|_| !records.is_empty()).map(|sum| sum / f64::from(u32::try_from(records.len()).unwrap_or(u32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tables::check_text;
+
+    fn record(id: u32, correct: bool, watts: f64, seconds: f64) -> Record {
+        Record {
+            id: id.to_string(),
+            domain: "Legal services".parse().unwrap(),
+            correct,
+            input_tokens: 10,
+            output_tokens: 5,
+            prefill_s: seconds / 4.0,
+            decode_s: seconds * 3.0 / 4.0,
+            seconds,
+            prefill_j: Some(watts * seconds / 4.0),
+            decode_j: Some(watts * seconds * 3.0 / 4.0),
+        }
+    }
+
+    fn about() -> About {
+        About {
+            model: "m".to_owned(),
+            device: "d".to_owned(),
+            attention: "softmax".to_owned(),
+            basis: Basis::Utilisation,
+            relative_uncertainty: Some(0.5),
+            provenance: Provenance {
+                source: "test".to_owned(),
+                date: "2026-01-01".to_owned(),
+                ..Provenance::default()
+            },
+        }
+    }
+
+    #[test]
+    fn ipw_and_ipj_are_ratios_of_means() {
+        let records = [record(1, true, 100.0, 2.0), record(2, false, 200.0, 1.0), record(3, true, 300.0, 4.0)];
+        let table = of(&records, about());
+        assert!((table.overall.ipw.unwrap() - (2.0 / 3.0) / 200.0).abs() < 1e-12);
+        assert!((table.overall.ipj.unwrap() - (2.0 / 3.0) / (1600.0 / 3.0)).abs() < 1e-12);
+        assert!((table.tokens.joules_per_output_token.unwrap() - 1200.0 / 15.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn one_query_without_joules_makes_them_unknown_and_never_zero() {
+        let mut records = [record(1, true, 100.0, 2.0), record(2, false, 200.0, 1.0)];
+        records[1].decode_j = None;
+        let table = of(&records, about());
+        assert_eq!(table.basis, Basis::Unknown);
+        assert_eq!((table.overall.ipw, table.overall.ipj, table.tokens.joules_per_input_token), (None, None, None));
+        assert_eq!((table.overall.n, table.overall.correct), (2, 1));
+    }
+
+    #[test]
+    fn a_written_table_passes_the_check() {
+        let records: Vec<Record> = (0..40).map(|i| record(i, i % 3 == 0, 50.0 + f64::from(i), 1.0)).collect();
+        let text = serde_json::to_string(&of(&records, about())).unwrap();
+        let problems = check_text(&text, "made.json");
+        assert!(problems.is_empty(), "{problems:?}");
     }
 }
