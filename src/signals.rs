@@ -2,12 +2,14 @@
 
 use crate::api::query::Query;
 use crate::classify::Classifier;
+use crate::classify::domain::Posterior;
 use crate::policy::types::{Pin, Signals, State as Ready};
 use crate::state::State;
 
 /// Everything the policy may look at for one query.
 pub fn of(state: &State, classifier: &Classifier, query: &Query, pin: &Pin, private: bool) -> Signals {
-    let posterior = classifier.posterior(&query.text);
+    let classify = *pin == Pin::None || state.config.policy.classify_pinned;
+    let posterior = if classify { classifier.posterior(&query.text) } else { Posterior::none() };
     let (input, max_output) = (query.input_tokens, query.sampling.max_tokens);
     let candidates = state
         .backends

@@ -210,6 +210,9 @@ pub struct Policy {
     pub presets: BTreeMap<String, String>,
     /// Folder of user policies, searched before the shipped ones.
     pub folder: Option<PathBuf>,
+    /// Also classify queries whose model names a backend: nothing is decided for them, but the journal then knows what
+    /// could have gone elsewhere.
+    pub classify_pinned: bool,
 }
 
 /// The journal.

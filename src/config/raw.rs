@@ -140,6 +140,7 @@ pub struct Waits {
 pub struct Policy {
     pub default: Option<String>,
     pub folder: Option<String>,
+    pub classify_pinned: Option<bool>,
     pub presets: BTreeMap<String, String>,
 }
 

@@ -171,7 +171,7 @@ fn policy(raw: &raw::Policy, around: &Around, problems: &mut Problems) -> Policy
     for (at, name) in named.chain(presets_named) {
         problems.keep(&at, policy_exists(name, folder.as_deref()));
     }
-    Policy { default, presets, folder }
+    Policy { default, presets, folder, classify_pinned: raw.classify_pinned.unwrap_or(true) }
 }
 
 /// A file, a policy of the user's folder, or a shipped one. Whether its content is right is for `check` and the loader.

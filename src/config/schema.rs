@@ -86,6 +86,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("aliases.*", Shape::Text),
     ("policy.default", Shape::Text),
     ("policy.folder", Shape::Text),
+    ("policy.classify_pinned", Shape::Bool),
     ("policy.presets.*", Shape::Text),
     ("journal.enabled", Shape::Bool),
     ("journal.path", Shape::Text),
