@@ -13,7 +13,7 @@ use crate::backend::types::Answer;
 use crate::clock;
 use crate::entry::Entry;
 use crate::fault::{Fault, Kind, Retry};
-use crate::policy::types::{Decision, Pin};
+use crate::policy::types::{Decision, Pin, Place, State as Ready};
 use crate::relay::Timing;
 use crate::state::State;
 
@@ -71,8 +71,10 @@ pub async fn ask(
         .unwrap_or_else(|| Err(Fault::new(Kind::NoBackend, "no backend can take this query").retry_after(RETRY_AFTER)))
 }
 
+/// Also where the backend's own count of the prompt found it too long: routing knew an estimate only.
 fn worth_another(fault: &Fault) -> bool {
-    fault.retry() == Retry::BeforeFirstByte || matches!(fault.kind, Kind::Overloaded | Kind::NoBackend)
+    fault.retry() == Retry::BeforeFirstByte
+        || matches!(fault.kind, Kind::Overloaded | Kind::NoBackend | Kind::ContextLength | Kind::Unsupported)
 }
 
 /// What a failed attempt cost in joules: nothing where nothing can have been generated, else not known.
@@ -89,6 +91,15 @@ pub fn nothing(state: &State, decision: &Decision, query: &Query, pin: &Pin) -> 
         .map(AsRef::as_ref)
         .filter(|backend| backend.off().is_none() && in_reach_of(pin, backend))
         .collect();
+    // One that takes such queries and only rests, loads or is full makes this a matter of time, not of the request.
+    let later = |backend: &&Backend| {
+        let allowed = backend.config.place == Place::Local || decision.cloud.is_some();
+        let passing = matches!(backend.state(), Ready::Full | Ready::Unhealthy | Ready::Loading);
+        allowed && passing && backend.refuses(query).is_none()
+    };
+    if in_reach.iter().any(later) {
+        return no_backend(decision);
+    }
     if let Some(refusal) = in_reach.iter().find_map(|backend| backend.refuses(query)) {
         return refusal;
     }
@@ -98,6 +109,11 @@ pub fn nothing(state: &State, decision: &Decision, query: &Query, pin: &Pin) -> 
             format!("the prompt has about {} tokens, more than any backend in reach takes", query.input_tokens);
         return Fault::new(Kind::ContextLength, message).param("messages");
     }
+    no_backend(decision)
+}
+
+/// A 503 with every backend's reason.
+fn no_backend(decision: &Decision) -> Fault {
     let why: Vec<String> = decision
         .alternatives
         .iter()
