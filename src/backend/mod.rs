@@ -144,6 +144,8 @@ impl Backend {
     /// Puts its gauges into the metrics.
     pub fn count(&self) {
         meter::queue_depth(&self.config.name, self.in_flight());
+        let resting = self.state() == State::Unhealthy;
+        meter::breaker(&self.config.name, if resting { meter::Breaker::Open } else { meter::Breaker::Closed });
     }
 
     fn in_flight(&self) -> usize {

@@ -54,8 +54,6 @@ struct Spans {
 pub enum Breaker {
     /// Queries pass.
     Closed,
-    /// One probe may pass.
-    HalfOpen,
     /// Nothing passes.
     Open,
 }
@@ -144,8 +142,7 @@ pub fn breaker(backend: &Arc<str>, state: Breaker) {
     if let Some(meter) = METER.get() {
         meter.backend(backend).breaker.set(match state {
             Breaker::Closed => 0.0,
-            Breaker::HalfOpen => 1.0,
-            Breaker::Open => 2.0,
+            Breaker::Open => 1.0,
         });
     }
 }

@@ -89,7 +89,8 @@ pub const USD: Name = gauge("wattroute_usd", "US dollars spent since start, by b
 pub const OVERHEAD_TIME: Name =
     histogram("wattroute_overhead_seconds", "Our own time before the backend is asked.", OVERHEAD);
 /// Breaker.
-pub const BREAKER: Name = gauge("wattroute_breaker_state", "Breaker, by backend: 0 closed, 1 half open, 2 open.");
+pub const BREAKER: Name =
+    gauge("wattroute_breaker_state", "Breaker, by backend: 0 closed, 1 open: given a rest after failures.");
 /// Engine queue.
 pub const QUEUE: Name = gauge("wattroute_queue_depth", "Jobs that wait for a backend, by backend.");
 /// In flight.
