@@ -10,7 +10,7 @@ use crate::backend::types::{Answer, Body, Usage};
 use crate::classify::domain::Posterior;
 use crate::clock::{self, Instant};
 use crate::energy::Joules;
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
 use crate::journal::Journal;
 use crate::journal::record::{Outcome, Record};
 use crate::meter;
@@ -181,6 +181,11 @@ fn quality_change(decision: &Decision) -> Option<f64> {
 
 impl Drop for Entry {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let bug = Fault::new(Kind::Internal, "");
+            self.record.outcome = Outcome::Fault;
+            (self.record.fault, self.record.status) = (Some(bug.code()), Some(bug.status().as_u16()));
+        }
         self.record.total_ms = clock::now().duration_since(self.arrived).as_secs_f64() * 1e3;
         meter::count(&self.record);
         self.journal.offer(std::mem::take(&mut self.record));
