@@ -1,6 +1,7 @@
 //! `wattroute ask TEXT`: one question through the whole gateway, answer and decision printed.
 
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -44,8 +45,11 @@ pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
             Ok(checked) => checked,
             Err(code) => return code,
         };
-        checked.server.listen.set_port(0);
-        checked.server.admin.set_port(0);
+        // This process alone asks: any free port of this machine, no TLS and no client key.
+        checked.server.listen = (Ipv4Addr::LOCALHOST, 0).into();
+        checked.server.admin = checked.server.listen;
+        checked.server.tls = None;
+        checked.server.keys.clear();
         let running = match App::start(checked).await {
             Ok(running) => running,
             Err(e) => return super::fail(&e),
@@ -75,6 +79,9 @@ async fn ask(args: &Args, base: &str) -> Result<ExitCode, String> {
     let good = response.status().is_success();
     if args.json || !good {
         let answer: Value = response.json().await.map_err(|e| e.without_url().to_string())?;
+        if let Some(why) = answer.pointer("/error/message").and_then(Value::as_str).filter(|_| !args.json) {
+            return Err(why.to_owned());
+        }
         let decision: Map<String, Value> = told.into_iter().map(|(name, value)| (name, Value::from(value))).collect();
         println!("{}", json!({ "answer": answer, "decision": decision }));
         return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -25,6 +25,9 @@ pub const BAD_CONFIG: u8 = 78;
 
 /// Arguments of `wattroute check`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  wattroute check
+  wattroute check --config examples/private.toml --json")]
 pub struct CheckArgs {
     /// Print one JSON document instead of text
     #[arg(long)]

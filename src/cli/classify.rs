@@ -18,6 +18,9 @@ const SHOWN: usize = 5;
 
 /// Arguments of `wattroute classify`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  wattroute classify \"Write a Python function that reverses a list\"
+  wattroute classify --jsonl prompts.jsonl --field prompt > domains.jsonl")]
 pub struct ClassifyArgs {
     /// The text to classify
     #[arg(required_unless_present_any = ["jsonl", "domains"], conflicts_with_all = ["jsonl", "domains"])]

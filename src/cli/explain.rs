@@ -22,6 +22,10 @@ const BYTES_PER_TOKEN: usize = 4;
 
 /// Arguments of `wattroute explain`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  wattroute explain \"Prove that the square root of two is irrational\"
+  wattroute explain --policy green --json \"Translate this to French\"
+  wattroute explain --derive \"Name three colours\"       how each joule figure comes about")]
 pub struct Args {
     /// The query
     text: String,

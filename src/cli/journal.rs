@@ -19,6 +19,9 @@ const BAD_CONFIG: u8 = 78;
 
 /// Arguments of `wattroute journal`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  wattroute journal stats --since 24h
+  wattroute journal export --format csv --output journal.csv")]
 pub struct JournalArgs {
     #[command(subcommand)]
     action: Action,

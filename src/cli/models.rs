@@ -10,6 +10,10 @@ use crate::models::{self, ModelError, Progress, Reference, Store};
 
 /// Arguments of `wattroute models`.
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  wattroute models list
+  wattroute models pull qwen2.5-coder-0.5b
+  wattroute models verify --json")]
 pub struct ModelsArgs {
     #[command(subcommand)]
     action: Action,

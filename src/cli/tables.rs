@@ -14,6 +14,10 @@ use crate::tables::{self, Table, show};
 
 /// Arguments of `wattroute tables`.
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  wattroute tables show
+  wattroute tables show qwen3-8b@m4-max --json
+  wattroute tables check mine.json")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
