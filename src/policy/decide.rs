@@ -29,6 +29,7 @@ impl Policy {
             propensity,
             policy: Arc::clone(&self.name),
             policy_hash: Arc::clone(&self.hash),
+            ranked: order.iter().map(|r| r.index).collect(),
             fallbacks: self.fallbacks(signals, chosen, &order),
             saved: chosen.map(|c| saved(signals, c, baseline)).unwrap_or_default(),
             baseline,

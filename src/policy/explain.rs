@@ -11,6 +11,8 @@ use crate::energy::Joules;
 /// The decision as JSON. `backend` and `place` are null when nobody can answer.
 pub fn to_json(decision: &Decision) -> Value {
     let chosen = chosen(decision);
+    let name = |index: &usize| decision.alternatives.get(*index).map(|a| &*a.backend);
+    let ranked: Vec<&str> = decision.ranked.iter().filter_map(name).collect();
     json!({
         "domain": decision.domain.name(),
         "p": round(f64::from(decision.domain_p)),
@@ -22,6 +24,7 @@ pub fn to_json(decision: &Decision) -> Value {
             "policy_hash": &*decision.policy_hash,
             "propensity": decision.propensity,
             "saved_joules": decision.saved,
+            "ranked": ranked,
             "alternatives": decision.alternatives,
         }
     })

@@ -157,6 +157,8 @@ pub struct Decision {
     pub policy: Arc<str>,
     /// BLAKE3 of the policy file, first 16 hex digits.
     pub policy_hash: Arc<str>,
+    /// Indices of all backends that could answer now, best first by the policy's rule.
+    pub ranked: Vec<usize>,
     /// Ranked indices to try after `chosen` fails before the first byte. Never crosses to cloud for a private query.
     pub fallbacks: Vec<usize>,
     /// Index of the baseline: the cloud backend that would answer if everything went to the cloud, configured or not.

@@ -88,6 +88,11 @@ async fn route_ranks_every_backend_and_asks_none() {
     let reply = gateway.ask(&rude::request("POST", "/v1/route", &rude::chat("auto", false))).await;
     let decision = reply.json();
     assert_eq!(reply.status, 200, "{decision}");
+    let mut ranked: Vec<_> =
+        decision["decision"]["ranked"].as_array().unwrap().iter().filter_map(|r| r.as_str()).collect();
+    assert_eq!(decision["decision"]["backend"], ranked[0]);
+    ranked.sort_unstable();
+    assert_eq!(ranked, ["cloud/far", "local/near"]);
     let text = decision.to_string();
     for word in ["local/near", "cloud/far", "p_correct", "joules", "reason", "eligible", "domain"] {
         assert!(text.contains(word), "{word} not in {text}");
