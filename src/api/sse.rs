@@ -54,8 +54,8 @@ pub struct Timings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 
-/// Observer of one stream.
-#[derive(Debug, Default)]
+/// Observer of one stream. No `Debug`: it holds text of the answer.
+#[derive(Default)]
 pub struct Observer {
     hide_usage: bool,
     seen: Seen,

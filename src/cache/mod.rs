@@ -45,8 +45,8 @@ pub struct Asked<'a> {
     pub private: bool,
 }
 
-/// A complete answer with status 200.
-#[derive(Clone, Debug)]
+/// A complete answer with status 200. No `Debug`: it is text for one tenant only.
+#[derive(Clone)]
 pub struct Hit {
     /// JSON, or the whole event stream with its `[DONE]`.
     pub body: Bytes,
