@@ -23,6 +23,7 @@ use crate::fault::{Fault, Kind};
 use crate::gate::{Conn, Seat};
 use crate::headers::{self, Told};
 use crate::journal::record::Outcome;
+use crate::meter;
 use crate::policy::explain;
 use crate::relay::{RelayBody, Timing, relay};
 use crate::signals;
@@ -61,15 +62,16 @@ async fn answer(
     entry.record.tenant = Arc::clone(&seat.tenant);
     let bytes = entry.noting(body::read(incoming, &parts.headers, &app.limits).await)?;
     let read = api::read_within(endpoint.unwrap_or(Endpoint::Chat), bytes, &parts.headers, app.limits.json_depth);
-    let query = entry.noting(read)?; // bounded body to checked query
+    let mut query = entry.noting(read)?; // bounded body to checked query
+    query.belongs_to(&seat.tenant);
     entry.read(&query);
 
     let state = app.state.load_full();
     let choice = entry.noting(state.choose(&query.model, query.asked.policy.as_deref()))?;
-    let private = seat.private || query.asked.private || choice.policy.private;
+    let private = seat.private || query.asked.private || choice.private;
     let asked = cache::Asked { tenant: &seat.tenant, policy_hash: &choice.policy.hash, private };
     let key = app.cache.key(asked, &query).filter(|_| endpoint.is_some());
-    if let Some(hit) = key.and_then(|key| app.cache.get(&key)) {
+    if let Some(hit) = key.and_then(|key| found(app, &key)) {
         return Ok(cached(&hit, &query, entry, seat));
     }
     let signals = signals::of(&state, &app.classifier, &query, &choice.pin, private); // classify, predict
@@ -93,6 +95,13 @@ async fn answer(
     let backend = state.backends.get(index).map(|b| &b.config);
     let kept = key.zip(backend).and_then(|(key, b)| tee::keep(&app.cache, key, &mut answer, &b.name, b.place));
     Ok(relay(answer, seat, timing, move |completion| entry.finish(&completion, kept))) // dropping it cancels upstream
+}
+
+/// A look into the cache, counted.
+fn found(app: &App, key: &cache::Key) -> Option<Arc<cache::Hit>> {
+    let hit = app.cache.get(key);
+    meter::cache(hit.is_some());
+    hit
 }
 
 /// An exact answer from the cache, through the same relay.

@@ -31,6 +31,8 @@ pub struct Choice {
     pub policy: Arc<Policy>,
     /// What was pinned.
     pub pin: Pin,
+    /// One of the policies named is private: the query stays on this machine.
+    pub private: bool,
 }
 
 impl State {
@@ -54,26 +56,27 @@ impl State {
         Ok(Self { generation, config, backends, policy, presets })
     }
 
-    /// What a client's model name means: `auto`, `auto:PRESET`, `local/NAME`, `cloud/NAME`, an alias.
+    /// What a client's model name means: `auto`, `auto:PRESET`, `local/NAME`, `cloud/NAME`, an alias. A policy asked for in
+    /// header or body goes before the preset in the name, but no name makes a private one less so: the configured
+    /// default and both presets tighten.
     ///
     /// # Errors
     /// No such model.
     pub fn choose(&self, model: &str, asked_policy: Option<&str>) -> Result<Choice, Fault> {
         let name = self.config.aliases.get(model).map_or(model, String::as_str);
-        let policy = match (asked_policy, name.strip_prefix("auto:")) {
-            (Some(preset), _) | (None, Some(preset)) => self.preset(preset)?,
-            (None, None) => &self.policy,
-        };
-        if name == "auto" || name.starts_with("auto:") {
-            return Ok(Choice { policy: Arc::clone(policy), pin: Pin::None });
+        let asked = asked_policy.map(|preset| self.preset(preset)).transpose()?;
+        let named = name.strip_prefix("auto:").map(|preset| self.preset(preset)).transpose()?;
+        let private = self.policy.private || [asked, named].into_iter().flatten().any(|policy| policy.private);
+        let policy = Arc::clone(asked.or(named).unwrap_or(&self.policy));
+        if name == "auto" || named.is_some() {
+            return Ok(Choice { policy, pin: Pin::None, private });
         }
-        let found = self.backends.iter().find(|b| &*b.config.name == name);
-        let Some(backend) = found else {
+        let Some(backend) = self.backends.iter().find(|b| &*b.config.name == name) else {
             return Err(
                 Fault::new(Kind::ModelNotFound, "no such model here: GET /v1/models lists the names").param("model")
             );
         };
-        Ok(Choice { policy: Arc::clone(policy), pin: Pin::Backend(Arc::clone(&backend.config.name)) })
+        Ok(Choice { policy, pin: Pin::Backend(Arc::clone(&backend.config.name)), private })
     }
 
     fn preset(&self, name: &str) -> Result<&Arc<Policy>, Fault> {

@@ -103,7 +103,7 @@ pub struct Needs {
 }
 
 /// Sampling settings the embedded engine honours, ranged at the edge.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Sampling {
     /// 0 is greedy; OpenAI's default is 1.
     pub temperature: f32,
@@ -117,6 +117,17 @@ pub struct Sampling {
     pub seed: Option<u64>,
     /// Number of alternatives per token; `Some(0)` is the chosen token's only.
     pub logprobs: Option<u8>,
+}
+
+impl Query {
+    /// Makes the conversation key the tenant's own: two tenants that use the same key share no conversation.
+    pub fn belongs_to(&mut self, tenant: &str) {
+        self.session = self.session.map(|key| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&key.to_le_bytes()).update(tenant.as_bytes());
+            hasher.finalize().as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+        });
+    }
 }
 
 impl fmt::Debug for Query {
@@ -140,9 +151,44 @@ impl fmt::Debug for Message {
     }
 }
 
+impl fmt::Debug for Sampling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sampling")
+            .field("temperature", &self.temperature)
+            .field("top_p", &self.top_p)
+            .field("max_tokens", &self.max_tokens)
+            .field("stops", &self.stop.len())
+            .field("seed", &self.seed)
+            .field("logprobs", &self.logprobs)
+            .finish()
+    }
+}
+
 impl Default for Sampling {
     /// OpenAI's defaults.
     fn default() -> Self {
         Self { temperature: 1.0, top_p: 1.0, max_tokens: None, stop: Vec::new(), seed: None, logprobs: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::api;
+
+    #[test]
+    fn two_tenants_with_the_same_session_share_no_conversation() {
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-session-id"), HeaderValue::from_static("s"))]);
+        let body = Bytes::from_static(br#"{"model":"auto","messages":[{"role":"user","content":"hi"}]}"#);
+        let of = |tenant: &str| {
+            let mut query = api::read_within(Endpoint::Chat, body.clone(), &headers, 64).unwrap();
+            query.belongs_to(tenant);
+            query.session
+        };
+        assert!(of("a").is_some());
+        assert_eq!(of("a"), of("a"));
+        assert_ne!(of("a"), of("b"));
     }
 }

@@ -170,3 +170,30 @@ async fn a_gateway_whose_policy_is_private_opens_no_cloud_socket_on_its_own() {
     assert_eq!(far.connections(), 0);
     gateway.finish().await;
 }
+
+/// Policies that were named tighten one another; none loosens what another keeps here.
+#[tokio::test]
+async fn no_other_name_takes_a_private_policy_back() {
+    let far = Upstream::always(well()).await;
+    let near = Upstream::always(once(json_response(200, &[], &completion()))).await;
+    let backends =
+        local("near", &near.base()) + &cloud("far", &far.base()) + "\n[aliases]\nhushed = \"auto:private\"\n";
+    let open = Plan::new(&backends).start().await;
+    for (model, policy) in
+        [("auto:private", "quality"), ("hushed", "fast"), ("auto:quality", "private"), ("cloud/far", "private")]
+    {
+        let said = format!("HTTP/1.1\r\nx-wattroute-policy: {policy}");
+        let request = rude::request("POST", "/v1/chat/completions", &rude::chat(model, false));
+        let request = String::from_utf8(request).unwrap().replacen("HTTP/1.1", &said, 1);
+        let reply = open.ask(request.as_bytes()).await;
+        assert!(reply.status == 503 || reply.header("x-wattroute-place") == Some("local"), "{model}: {reply:?}");
+    }
+    open.finish().await;
+    let closed = Plan::new(&(backends + "[policy]\ndefault = \"private\"\n")).start().await;
+    for model in ["auto:quality", "auto:fast", "cloud/far", "hushed"] {
+        let reply = closed.chat(model, false).await;
+        assert!(reply.status == 503 || reply.header("x-wattroute-place") == Some("local"), "{model}: {reply:?}");
+    }
+    closed.finish().await;
+    assert_eq!(far.connections(), 0);
+}
