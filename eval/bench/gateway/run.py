@@ -8,8 +8,8 @@ machine's cores over loopback, plain HTTP/1.1. Rounds are interleaved and the me
 time of the measured process (with its children) divided by requests. Installs nginx and wrk through apt when missing.
 
 Scopes: `nginx` proxies with one worker. `pinned` is one wattroute worker with a pinned backend name and the journal
-off; it still parses, classifies, decides and writes the headers. `auto` adds the policy's choice and the journal on
-disk. `auto, all workers` is the same with one worker per core, as shipped. Streams: 48 at a time, 20 events each, 30 ms
+off and `policy.classify_pinned = false`; it still parses, looks at
+tables, decides and writes the headers. `auto` adds the classifier, the policy's choice and the journal on disk. `auto, all workers` is the same with one worker per core, as shipped. Streams: 48 at a time, 20 events each, 30 ms
 apart.
 """
 
@@ -103,6 +103,8 @@ workers = {workers}
 [journal]
 enabled = {str(journal).lower()}
 path = "{folder}/{name}.db"
+[policy]
+classify_pinned = {str(journal).lower()}
 """
     )
     log = open(folder / f"{name}.log", "w")
