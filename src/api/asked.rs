@@ -49,7 +49,8 @@ pub fn from_headers(query: &mut Query, headers: &HeaderMap) -> Result<(), Fault>
     if let Some(value) = headers.get("x-wattroute-policy") {
         query.asked.policy = Some(policy_name("x-wattroute-policy", value.to_str().unwrap_or_default())?);
     }
-    if let Some(value) = headers.get("x-wattroute-private") {
+    // Every one of them counts: a second line must not hide a wish for privacy.
+    for value in headers.get_all("x-wattroute-private") {
         query.asked.private |= fields::boolean("x-wattroute-private", value.to_str().unwrap_or_default())?;
     }
     for name in ["traceparent", "idempotency-key"] {

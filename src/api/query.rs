@@ -179,6 +179,18 @@ mod tests {
     use crate::api;
 
     #[test]
+    fn a_second_header_line_does_not_take_privacy_back() {
+        let body = Bytes::from_static(br#"{"model":"auto","messages":[{"role":"user","content":"hi"}]}"#);
+        for lines in [["false", "true"], ["true", "false"]] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("x-wattroute-private", HeaderValue::from_static(line));
+            }
+            assert!(api::read_within(Endpoint::Chat, body.clone(), &headers, 64).unwrap().asked.private);
+        }
+    }
+
+    #[test]
     fn two_tenants_with_the_same_session_share_no_conversation() {
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x-session-id"), HeaderValue::from_static("s"))]);
         let body = Bytes::from_static(br#"{"model":"auto","messages":[{"role":"user","content":"hi"}]}"#);
