@@ -150,6 +150,7 @@ mod tests {
             provenance: Provenance {
                 source: "test".to_owned(),
                 date: "2026-01-01".to_owned(),
+                licence: "none".to_owned(),
                 ..Provenance::default()
             },
         }
