@@ -58,6 +58,7 @@ impl Entry {
             self.record.outcome = if self.record.attempts == 0 { Outcome::Refused } else { Outcome::Fault };
             self.record.fault = Some(fault.code());
             self.record.status = Some(fault.status().as_u16());
+            self.record.wasted_joules = self.wasted.filter(|_| self.record.attempts > 0);
         })
     }
 

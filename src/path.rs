@@ -61,7 +61,7 @@ async fn answer(
     let seat = entry.noting(app.gate.admit(parts, &conn))?; // who are you, is there room; held to the last byte
     entry.record.tenant = Arc::clone(&seat.tenant);
     let bytes = entry.noting(body::read(incoming, &parts.headers, &app.limits).await)?;
-    let read = api::read_within(endpoint.unwrap_or(Endpoint::Chat), bytes, &parts.headers, app.limits.json_depth);
+    let read = read(endpoint, bytes, parts, app.limits.json_depth);
     let mut query = entry.noting(read)?; // bounded body to checked query
     query.belongs_to(&seat.tenant);
     entry.read(&query);
@@ -104,9 +104,24 @@ fn found(app: &App, key: &cache::Key) -> Option<Arc<cache::Hit>> {
     hit
 }
 
+/// Body to query. A question for a decision only may have either endpoint's shape.
+fn read(endpoint: Option<Endpoint>, bytes: Bytes, parts: &Parts, depth: usize) -> Result<Query, Fault> {
+    let Some(endpoint) = endpoint else {
+        let chat = api::read_within(Endpoint::Chat, bytes.clone(), &parts.headers, depth);
+        return chat.or_else(|fault| match fault.param.as_deref() {
+            Some("messages") => {
+                api::read_within(Endpoint::Completions, bytes, &parts.headers, depth).map_err(|_| fault)
+            }
+            _ => Err(fault),
+        });
+    };
+    api::read_within(endpoint, bytes, &parts.headers, depth)
+}
+
 /// An exact answer from the cache, through the same relay.
 fn cached(hit: &cache::Hit, query: &Query, mut entry: Entry, seat: Seat) -> Response<RelayBody> {
     entry.record.outcome = Outcome::Cached;
+    entry.record.decision_id = Uuid::now_v7().to_string();
     entry.answered_by(&hit.backend, hit.place);
     let mut answer = tee::replay(hit, !query.include_usage);
     headers::tell_cached(&mut answer.headers, &hit.backend, hit.place);

@@ -68,8 +68,9 @@ impl Backend {
             (None, Kind::Embedded(model)) => match engine(model, before) {
                 Ok(engine) => Answering::Embedded(Embedded::new(Arc::clone(&config.name), engine, config.waits)),
                 Err(why) => {
+                    // Clients see the reason of a backend that is off; paths of this machine are for the log only.
                     tracing::error!(backend = %config.name, why, "backend is off");
-                    Answering::Off(why.into())
+                    Answering::Off("its model cannot be used: the gateway's log says why".into())
                 }
             },
         };

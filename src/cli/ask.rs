@@ -45,6 +45,7 @@ pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
             Ok(checked) => checked,
             Err(code) => return code,
         };
+        serve::fetch_missing(&checked).await;
         // This process alone asks: any free port of this machine, no TLS and no client key.
         checked.server.listen = (Ipv4Addr::LOCALHOST, 0).into();
         checked.server.admin = checked.server.listen;

@@ -402,3 +402,23 @@ async fn the_cache_answers_twice_and_keeps_tenants_apart() {
     assert_eq!(entries.iter().filter(|entry| entry["outcome"] == "cached").count(), 1);
     assert_eq!(entries.len(), 4);
 }
+
+/// `/v1/route` takes the body of either endpoint.
+#[tokio::test]
+async fn a_decision_can_be_asked_for_with_either_body() {
+    let upstream = Upstream::always(well()).await;
+    let gateway = Gateway::before(&upstream.base()).await;
+    for body in [
+        json!({ "model": "cloud/far", "prompt": "x" }),
+        json!({ "model": "cloud/far", "messages": [{ "role": "user", "content": "x" }] }),
+    ] {
+        let reply = gateway.ask(&rude::request("POST", "/v1/route", body.to_string().as_bytes())).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert!(reply.text().contains("cloud/far"));
+    }
+    let reply = gateway.ask(&rude::request("POST", "/v1/route", b"{\"model\":\"cloud/far\"}")).await;
+    assert_eq!(reply.status, 400, "{reply:?}");
+    assert_eq!(upstream.connections(), 0);
+    let entries = gateway.finish().await;
+    assert_eq!(entries.len(), 3);
+}
