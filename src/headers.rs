@@ -5,8 +5,8 @@
 
 use http::header::{ALLOW, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
-use uuid::Uuid;
 
+use crate::clock;
 use crate::energy::Joules;
 use crate::policy::types::{Decision, Place, Saved};
 
@@ -28,9 +28,9 @@ pub fn request_id(headers: &HeaderMap) -> String {
     let mut all = headers.get_all(REQUEST_ID).iter();
     match (all.next(), all.next()) {
         (Some(id), None) if (1..=ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic) => {
-            id.to_str().map_or_else(|_| Uuid::now_v7().to_string(), str::to_owned)
+            id.to_str().map_or_else(|_| clock::id().to_string(), str::to_owned)
         }
-        _ => Uuid::now_v7().to_string(),
+        _ => clock::id().to_string(),
     }
 }
 

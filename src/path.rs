@@ -9,7 +9,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::api::query::{Endpoint, Query};
 use crate::api::{self, models};
@@ -76,7 +75,7 @@ async fn answer(
     }
     let signals = signals::of(&state, &app.classifier, &query, &choice.pin, private); // classify, predict
     let decision = choice.policy.decide(&signals); // pure: no await, no IO, no clock
-    let decision_id = Uuid::now_v7().to_string();
+    let decision_id = clock::id().to_string();
     entry.decided(&decision, decision_id.clone(), &state);
     let overhead_us = entry.record.overhead_us;
     if endpoint.is_none() {
@@ -121,7 +120,7 @@ fn read(endpoint: Option<Endpoint>, bytes: Bytes, parts: &Parts, depth: usize) -
 /// An exact answer from the cache, through the same relay.
 fn cached(hit: &cache::Hit, query: &Query, mut entry: Entry, seat: Seat) -> Response<RelayBody> {
     entry.record.outcome = Outcome::Cached;
-    entry.record.decision_id = Uuid::now_v7().to_string();
+    entry.record.decision_id = clock::id().to_string();
     entry.answered_by(&hit.backend, hit.place);
     let mut answer = tee::replay(hit, !query.include_usage);
     headers::tell_cached(&mut answer.headers, &hit.backend, hit.place);

@@ -87,7 +87,7 @@ impl Embedded {
         };
         Head {
             endpoint: query.endpoint,
-            id: format!("{prefix}-{}", uuid::Uuid::now_v7().simple()),
+            id: format!("{prefix}-{}", clock::id().simple()),
             created: clock::unix_ms() / 1000,
             model: self.name.clone(),
             include_usage: query.include_usage,

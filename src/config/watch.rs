@@ -36,7 +36,8 @@ where
         return Err("the built-in configuration has no file to watch".to_owned());
     };
     let (tell, events) = channel();
-    let mut watcher = notifier(tell).map_err(|e| format!("cannot watch for changes: {e}"))?;
+    let mut watcher =
+        notifier(tell, config.journal.path.clone()).map_err(|e| format!("cannot watch for changes: {e}"))?;
     let mut files = files_of(config, &file);
     for folder in folders(&files) {
         watcher
@@ -92,10 +93,17 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     .collect()
 }
 
-fn notifier(tell: Sender<()>) -> notify::Result<RecommendedWatcher> {
+/// A journal in the same folder is written all the time: its events, and those of its `-wal` and `-shm`, are no changes.
+fn notifier(tell: Sender<()>, journal: PathBuf) -> notify::Result<RecommendedWatcher> {
+    let journal = journal.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let of_journal = move |path: &PathBuf| {
+        !journal.is_empty() && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&journal))
+    };
     notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let reading = event.as_ref().is_ok_and(|e| e.kind.is_access());
-        if !reading {
+        let idle = event
+            .as_ref()
+            .is_ok_and(|e| e.kind.is_access() || (!e.paths.is_empty() && e.paths.iter().all(&of_journal)));
+        if !idle {
             // The receiver is gone only when the watch is.
             let _ = tell.send(());
         }

@@ -102,7 +102,7 @@ workers = {workers}
 {backends}
 [journal]
 enabled = {str(journal).lower()}
-path = "{folder}/{name}.db"
+path = "{folder}/data/{name}.db"
 [policy]
 classify_pinned = {str(journal).lower()}
 """
