@@ -31,6 +31,8 @@ pub struct Embedded {
 const INLINE_ENCODE_BYTES: usize = 16 * 1024;
 /// OpenAI's limit for the older endpoint when none is given.
 const COMPLETIONS_MAX_TOKENS: u32 = 16;
+/// Tokens that a chat template puts around one message, at most; a default system message counts as another.
+const MARKS_PER_MESSAGE: usize = 64;
 /// When to come back after the queue was full: about the time of a short answer.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -92,6 +94,21 @@ impl Embedded {
             model: self.name.clone(),
             include_usage: query.include_usage,
         }
+    }
+
+    /// Why this query cannot be answered here, before it is routed: a field the engine cannot honour, or a prompt that leaves
+    /// no room in the context window. Only a prompt that could be too long is counted: a token is at least one byte.
+    pub fn refuses(&self, query: &Query) -> Option<Fault> {
+        if let Some(fault) = refused(query) {
+            return Some(fault);
+        }
+        let bytes: usize = query.messages.iter().map(|m| m.content.len() + MARKS_PER_MESSAGE).sum();
+        let context = self.engine.context();
+        if bytes + MARKS_PER_MESSAGE < usize::try_from(context).unwrap_or(usize::MAX) {
+            return None;
+        }
+        let input = self.engine.count(&job(query).prompt);
+        (input >= context).then(|| fault(EngineError::Context { input, context }, query.endpoint))
     }
 
     fn usage(&self, input: u32, done: Option<&Done>) -> Usage {

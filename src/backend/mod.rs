@@ -111,7 +111,7 @@ impl Backend {
     /// Why the embedded engine refuses a query whatever its state; none for the others, which pass everything on.
     pub fn refuses(&self, query: &Query) -> Option<Fault> {
         match &self.answering {
-            Answering::Embedded(_) => embedded::refused(query),
+            Answering::Embedded(embedded) => embedded.refuses(query),
             Answering::Http(_) | Answering::Off(_) => None,
         }
     }

@@ -118,7 +118,13 @@ async fn a_query_that_the_engine_cannot_serve_goes_to_a_backend_that_can() {
     let reply =
         gateway.post(&json!({ "model": "local/tiny", "messages": [{ "role": "user", "content": long }] })).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "context_length_exceeded"), "{reply:?}");
-    gateway.finish().await;
+    // By its bytes this one would fit; the engine's own count decides, before anybody is asked.
+    let dense =
+        json!({ "model": "auto", "messages": [{ "role": "user", "content": "7~".repeat(tiny::CONTEXT as usize) }] });
+    let reply = gateway.post(&dense).await;
+    assert_eq!((reply.status, reply.header("x-wattroute-place")), (200, Some("cloud")), "{reply:?}");
+    let entries = gateway.finish().await;
+    assert!(entries.iter().all(|entry| entry["attempts"].as_u64() <= Some(1)), "{entries:?}");
 }
 
 /// Leaves, then measures how long until the engine has answered somebody else.
