@@ -69,7 +69,12 @@ impl Arch {
             layers: size("block_count")?,
             width,
             inner: size("feed_forward_length")?,
-            heads: Shape { heads, kv_heads: optional("attention.head_count_kv", heads)?, dim },
+            heads: Shape {
+                heads,
+                kv_heads: optional("attention.head_count_kv", heads)?,
+                dim,
+                value_dim: optional("attention.value_length", dim)?,
+            },
             context: size("context_length")?,
             epsilon: positive(metadata, &format!("{name}.attention.layer_norm_rms_epsilon"), None)?,
             rotated: optional("rope.dimension_count", dim)?,
@@ -77,13 +82,13 @@ impl Arch {
             pairs,
             vocabulary: vocabulary(header)?,
         };
-        arch.check(metadata, optional("attention.value_length", dim)?)?;
+        arch.check(metadata)?;
         Ok(arch)
     }
 
-    fn check(&self, metadata: &Metadata, value_dim: usize) -> Result<(), EngineError> {
+    fn check(&self, metadata: &Metadata) -> Result<(), EngineError> {
         let name = &self.name;
-        let Shape { heads, kv_heads, dim } = self.heads;
+        let Shape { heads, kv_heads, dim, value_dim } = self.heads;
         if !heads.is_multiple_of(kv_heads) || dim == 0 || !dim.is_multiple_of(2) || dim > 1024 {
             return refuse(format!(
                 "{name}: {heads} heads of {dim} values over {kv_heads} key-value heads do not divide"

@@ -8,9 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
 use crate::engine::acts::Acts;
 use crate::engine::arch::Arch;
 use crate::engine::cache::KvCache;
@@ -23,8 +20,10 @@ use crate::engine::scratch::Scratch;
 use crate::engine::types::EngineError;
 use crate::engine::weights::{Layer, Weights};
 use crate::lla::pool::{Panicked, Pool, Shards};
+use crate::lla::ridge::Rho;
 use crate::lla::simd::Level;
-use crate::lla::{Attention, Rows, attend};
+use crate::lla::store::Store;
+use crate::lla::{AttendError, Attention, attend};
 
 /// Tokens that go through all layers together; the activations of one piece stay in the second-level cache.
 const PIECE_TOKENS: usize = 128;
@@ -81,7 +80,7 @@ impl Model {
         if let Some(token) = tokens.iter().find(|t| **t as usize >= self.arch.vocabulary) {
             return Err(EngineError::Step(format!("token {token} is outside the vocabulary")));
         }
-        if !cache.fits(self.arch.layers, self.arch.kv_width()) {
+        if !cache.fits(self.arch.layers, self.arch.heads) {
             return Err(EngineError::Step("the cache belongs to another model".into()));
         }
         let before = cache.len();
@@ -101,7 +100,7 @@ impl Model {
 
     /// An empty cache for one sequence.
     pub fn new_cache(&self) -> KvCache {
-        KvCache::new(self.arch.layers, self.arch.kv_width(), self.context)
+        KvCache::new(self.arch.layers, self.arch.heads, self.context)
     }
 
     /// Tokens in the vocabulary.
@@ -165,22 +164,14 @@ impl Model {
         ] {
             buffer.resize(tokens.len() * width, 0.0);
         }
-        let KvCache { keys, values, .. } = cache;
-        for ((layer, keys), values) in self.weights.layers.iter().zip(keys).zip(values) {
-            self.attention(layer, s, first, keys, values)?;
+        for (layer, store) in self.weights.layers.iter().zip(&mut cache.layers) {
+            self.attention(layer, s, first, store)?;
             self.feed_forward(layer, s).map_err(step)?;
         }
         Ok(())
     }
 
-    fn attention(
-        &self,
-        layer: &Layer,
-        s: &mut Scratch,
-        first: usize,
-        keys: &mut [f16],
-        values: &mut [f16],
-    ) -> Result<(), EngineError> {
+    fn attention(&self, layer: &Layer, s: &mut Scratch, first: usize, store: &mut Store) -> Result<(), EngineError> {
         let (arch, pool, level) = (&self.arch, &self.pool, self.level);
         self.normed(&mut s.acts, &s.stream, &layer.attention_norm).map_err(step)?;
         let [wq, wk, wv] = &layer.qkv;
@@ -190,12 +181,14 @@ impl Model {
             Product { weights: wv, out: &mut s.values, stride: arch.kv_width(), add: false },
         ];
         matmul(pool, level, &s.acts, &mut products).map_err(step)?;
-        self.place(layer, s, first, keys, values).map_err(step)?;
+        self.place(layer, s).map_err(step)?;
+        let failed = |e: AttendError| EngineError::Step(e.to_string());
+        store.append(&s.keys, &s.values).map_err(failed)?;
         #[expect(clippy::cast_precision_loss, reason = "a head has at most 1024 values")]
         let scale = 1.0 / (arch.heads.dim as f32).sqrt();
-        let (keys, values) = (Rows::Half(keys), Rows::Half(values));
-        let job = Attention { shape: arch.heads, scale, queries: &s.queries, first, keys, values };
-        attend(pool, level, &job, &mut s.attended).map_err(|e| EngineError::Step(e.to_string()))?;
+        let job =
+            Attention { shape: arch.heads, scale, queries: &s.queries, first, store, rho: Rho::Zero, window: None };
+        attend(pool, level, &[job], &mut s.attended).map_err(failed)?;
         let (attended, width) = (&s.attended, arch.q_width());
         s.acts.reset(attended.len() / width, width);
         let copy = |row: usize, out: &mut [f32]| {
@@ -206,30 +199,20 @@ impl Model {
         matmul(pool, level, &s.acts, &mut [product]).map_err(step)
     }
 
-    /// Adds biases, turns queries and keys by their positions, and puts keys and values into the cache.
-    fn place(
-        &self,
-        layer: &Layer,
-        s: &mut Scratch,
-        first: usize,
-        keys: &mut [f16],
-        values: &mut [f16],
-    ) -> Result<(), Panicked> {
+    /// Adds biases and turns queries and keys by their positions.
+    fn place(&self, layer: &Layer, s: &mut Scratch) -> Result<(), Panicked> {
         let (q_width, kv_width) = (self.arch.q_width(), self.arch.kv_width());
         let tokens = s.queries.len() / q_width;
         let [bq, bk, bv] = &layer.qkv_bias;
         let turns = &s.turns;
         let (q, k, v) = (Shards::new(&mut s.queries), Shards::new(&mut s.keys), Shards::new(&mut s.values));
-        let (keys, values) = (Shards::new(keys), Shards::new(values));
         self.pool.run(tokens, &|token| {
-            // SAFETY: every token is one task and has its own row in all five buffers.
-            let (q, k, v, key, value) = unsafe {
+            // SAFETY: every token is one task and has its own row in all three buffers.
+            let (q, k, v) = unsafe {
                 (
                     q.range(token * q_width, q_width),
                     k.range(token * kv_width, kv_width),
                     v.range(token * kv_width, kv_width),
-                    keys.range((first + token) * kv_width, kv_width),
-                    values.range((first + token) * kv_width, kv_width),
                 )
             };
             for (row, bias) in [(&mut *q, bq), (&mut *k, bk), (&mut *v, bv)] {
@@ -239,8 +222,6 @@ impl Model {
                 self.rope.turn(q, turns);
                 self.rope.turn(k, turns);
             }
-            key.convert_from_f32_slice(k);
-            value.convert_from_f32_slice(v);
         })
     }
 

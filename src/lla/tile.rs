@@ -1,4 +1,4 @@
-//! The arithmetic inside a tile: small matrix products, dot products, and the online softmax of one row.
+//! The arithmetic inside a tile: small matrix products and the online softmax of one row.
 #![allow(unsafe_code, reason = "SIMD kernels; each block says why it is sound")]
 #![allow(clippy::indexing_slicing, reason = "lengths are asserted at the top of each public function")]
 
@@ -26,17 +26,6 @@ pub fn multiply(level: Level, sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32],
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 if level.runs_here() => x86::multiply_2(sizes, a, b, c, add),
         _ => product::<false>(sizes, a, b, c, add),
-    }
-}
-
-/// Scores of a few rows against a tile of 64 keys laid out key by key: `out[row * 64 + key]`.
-pub fn dots(level: Level, rows: &[f32], keys: &[f32], dim: usize, out: &mut [f32]) {
-    let tile = keys.len() / dim;
-    assert!(dim.is_multiple_of(16) && out.len() >= rows.len() / dim * tile);
-    match level {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx2 if level.runs_here() => x86::dots(rows, keys, dim, out),
-        _ => products::<false>(rows, keys, dim, out),
     }
 }
 
@@ -80,24 +69,6 @@ fn product<const FUSED: bool>(sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32],
 }
 
 #[inline(always)]
-fn products<const FUSED: bool>(rows: &[f32], keys: &[f32], dim: usize, out: &mut [f32]) {
-    let tile = keys.len() / dim;
-    for (k, key) in keys.chunks_exact(dim).enumerate() {
-        for (r, row) in rows.chunks_exact(dim).enumerate() {
-            let mut lanes = [0.0_f32; 16];
-            for (x, y) in row.as_chunks::<16>().0.iter().zip(key.as_chunks::<16>().0) {
-                for ((lane, a), b) in lanes.iter_mut().zip(x).zip(y) {
-                    *lane = fused::<FUSED>(*a, *b, *lane);
-                }
-            }
-            let eight: [f32; 8] = std::array::from_fn(|i| lanes[i] + lanes[i + 8]);
-            let four: [f32; 4] = std::array::from_fn(|i| eight[i] + eight[i + 4]);
-            out[r * tile + k] = (four[0] + four[2]) + (four[1] + four[3]);
-        }
-    }
-}
-
-#[inline(always)]
 fn online(scores: &mut [f32], most: &mut f32, total: &mut f32) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (chunks, rest) = scores.as_chunks::<16>();
@@ -133,7 +104,7 @@ fn online(scores: &mut [f32], most: &mut f32, total: &mut f32) -> f32 {
 mod x86 {
     use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
 
-    use super::{Sizes, online, product, products};
+    use super::{Sizes, online, product};
 
     pub fn multiply_2(sizes: Sizes, a: &[f32], b: &[f32], c: &mut [f32], add: bool) {
         #[target_feature(enable = "avx2,fma")]
@@ -142,15 +113,6 @@ mod x86 {
         }
         // SAFETY: called only where `Level::runs_here` found AVX2 and FMA.
         unsafe { wide(sizes, a, b, c, add) }
-    }
-
-    pub fn dots(rows: &[f32], keys: &[f32], dim: usize, out: &mut [f32]) {
-        #[target_feature(enable = "avx2,fma")]
-        fn wide(rows: &[f32], keys: &[f32], dim: usize, out: &mut [f32]) {
-            products::<true>(rows, keys, dim, out);
-        }
-        // SAFETY: called only where `Level::runs_here` found AVX2 and FMA.
-        unsafe { wide(rows, keys, dim, out) }
     }
 
     pub fn weigh(scores: &mut [f32], most: &mut f32, total: &mut f32) -> f32 {
