@@ -1,15 +1,14 @@
 //! Activations times weights: one region of the pool per call, sixteen rows of weights against up to eight tokens at once.
 //!
 //! Callers give several matrices that share an input (Q, K and V; gate and up), so that a layer costs four regions.
-//! This file chooses the kernel and places the results; the kernels are in `matmul_avx512`, `matmul_avx2` and below.
+//! This file chooses the kernel and places the results; the kernels are in
+//! `matmul_avx512`, `matmul_avx2` and below.
 #![allow(unsafe_code, reason = "tasks write disjoint rows of one output; each block says why it is sound")]
 
 use crate::engine::acts::Acts;
+use crate::engine::packed::{Format, Packed, ROWS, code, float, scales};
 #[cfg(target_arch = "x86_64")]
-use crate::engine::matmul_avx2;
-#[cfg(target_arch = "x86_64")]
-use crate::engine::matmul_avx512;
-use crate::engine::packed::{Packed, ROWS, code, float, scales};
+use crate::engine::{matmul_avx2::Avx2, matmul_avx512::Avx512, matmul_frame};
 use crate::lla::pool::{Panicked, Pool, Shards};
 use crate::lla::simd::Level;
 
@@ -80,9 +79,9 @@ pub fn rows16(level: Level, weights: &Packed, group: usize, acts: &Acts, token: 
     assert!(tokens <= TOKENS && token + tokens <= acts.rows && weights.columns() == acts.columns);
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => matmul_avx512::rows16(weights, group, acts, token, tokens, sums),
+        Level::Avx512 => matmul_frame::rows16::<Avx512>(weights, group, acts, token, tokens, sums),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => matmul_avx2::rows16(weights, group, acts, token, tokens, sums),
+        Level::Avx2 => matmul_frame::rows16::<Avx2>(weights, group, acts, token, tokens, sums),
         _ => portable(weights, group, acts, token, tokens, sums),
     }
 }
@@ -99,8 +98,8 @@ fn portable(weights: &Packed, group: usize, acts: &Acts, token: usize, tokens: u
         for (t, sum) in sums.iter_mut().enumerate().take(tokens) {
             let row = (token + t) * acts.columns;
             let at = row + first..row + first + format.group;
-            if format.bits == 32 {
-                plain(block, acts.floats.get(at).unwrap_or(&[]), sum);
+            if format.is_plain() {
+                plain(format, block, acts.floats.get(at).unwrap_or(&[]), sum);
                 continue;
             }
             let codes = acts.codes.get(at.clone()).unwrap_or(&[]);
@@ -123,10 +122,10 @@ fn portable(weights: &Packed, group: usize, acts: &Acts, token: usize, tokens: u
 }
 
 /// A block of plain weights.
-pub fn plain(block: &[u8], values: &[f32], sum: &mut [f32; ROWS]) {
+fn plain(format: Format, block: &[u8], values: &[f32], sum: &mut [f32; ROWS]) {
     for (column, value) in values.iter().enumerate() {
         for (lane, s) in sum.iter_mut().enumerate() {
-            *s += float(block, column * ROWS + lane) * value;
+            *s += float(format, block, column * ROWS + lane) * value;
         }
     }
 }
@@ -134,7 +133,9 @@ pub fn plain(block: &[u8], values: &[f32], sum: &mut [f32; ROWS]) {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::engine::packed::{Format, set_code, set_scales};
+    use half::f16;
+
+    use crate::engine::packed::{set_code, set_scales};
 
     /// A matrix of random codes and scales.
     pub fn random(rows: usize, columns: usize, format: Format, seed: u64) -> Packed {
@@ -142,8 +143,13 @@ pub mod tests {
         let mut packed = Packed::new(rows, columns, format).unwrap();
         let (_, stream) = packed.groups_mut();
         for block in stream.chunks_exact_mut(format.block_bytes()) {
-            if format.bits == 32 {
+            if format == Format::F32 {
                 block.as_chunks_mut::<4>().0.iter_mut().for_each(|w| *w = (random.f32() - 0.5).to_le_bytes());
+                continue;
+            }
+            if format == Format::F16 {
+                let mut draw = || f16::from_f32(random.f32() - 0.5).to_le_bytes();
+                block.as_chunks_mut::<2>().0.iter_mut().for_each(|w| *w = draw());
                 continue;
             }
             for lane in 0..ROWS {
@@ -177,13 +183,16 @@ pub mod tests {
         acts
     }
 
-    const FORMATS: [Format; 7] = [
+    const FORMATS: [Format; 10] = [
+        Format { bits: 4, group: 16, minimum: false },
+        Format { bits: 4, group: 16, minimum: true },
         Format { bits: 4, group: 32, minimum: false },
         Format { bits: 4, group: 32, minimum: true },
         Format { bits: 5, group: 32, minimum: false },
         Format { bits: 5, group: 32, minimum: true },
         Format { bits: 6, group: 16, minimum: false },
         Format { bits: 8, group: 32, minimum: false },
+        Format::F16,
         Format::F32,
     ];
 
@@ -221,9 +230,9 @@ pub mod tests {
                 for (t, sum) in sums.iter().enumerate().take(2) {
                     for (lane, got) in sum.iter().enumerate().take(20 - group * ROWS) {
                         weights.row(group * ROWS + lane, &mut row);
-                        let value = |c: usize| match format.bits {
-                            32 => f64::from(acts.floats[t * 96 + c]),
-                            _ => f64::from(acts.codes[t * 96 + c]) * f64::from(acts.scales[(t * 96 + c) / 32]),
+                        let value = |c: usize| match format.is_plain() {
+                            true => f64::from(acts.floats[t * 96 + c]),
+                            false => f64::from(acts.codes[t * 96 + c]) * f64::from(acts.scales[(t * 96 + c) / 32]),
                         };
                         let want: f64 = (0..96).map(|c| f64::from(row[c]) * value(c)).sum();
                         assert!((f64::from(*got) - want).abs() < 1e-3 * want.abs().max(1.0), "{format:?}");
@@ -235,7 +244,7 @@ pub mod tests {
 
     #[test]
     fn results_go_to_their_places() {
-        let format = FORMATS[1];
+        let format = FORMATS[3];
         let (a, b) = (random(20, 64, format, 1), random(48, 64, format, 2));
         let acts = acts(10, 64);
         let pool = Pool::new(2);

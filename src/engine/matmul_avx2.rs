@@ -3,103 +3,41 @@
 #![allow(clippy::indexing_slicing, reason = "arrays of fixed size, indexed by constants of the kernel's own loops")]
 
 use std::arch::x86_64::{
-    __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_cmpeq_epi8,
-    _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
-    _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi8, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_shuffle_epi8,
-    _mm256_sign_epi8, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_xor_si256,
+    __m256, __m256i, _mm_loadu_si128, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256,
+    _mm256_cmpeq_epi8, _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_or_si256, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_set1_ps, _mm256_setr_epi8, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_shuffle_epi8, _mm256_sign_epi8, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_xor_si256,
 };
 
-use crate::engine::acts::Acts;
-use crate::engine::matmul::{Sums, TOKENS};
-use crate::engine::packed::{Format, Packed, ROWS};
+use crate::engine::matmul_frame::{Kernels, Source};
+use crate::engine::packed::{Format, ROWS};
 use crate::lla::simd::Level;
 
-/// Where a kernel reads: half a group of rows, and the activations of one token.
-#[derive(Clone, Copy)]
-struct Source {
-    weights: *const u8,
-    /// 0 for the first eight rows, 1 for the others.
-    side: usize,
-    blocks: usize,
-    codes: *const i8,
-    scales: *const f32,
-    sums: *const f32,
-    floats: *const f32,
-    columns: usize,
-}
+/// AVX2, FMA and F16C.
+pub struct Avx2;
 
-/// See `matmul::rows16`.
-pub fn rows16(weights: &Packed, group: usize, acts: &Acts, token: usize, tokens: usize, sums: &mut Sums) {
-    assert!(Level::Avx2.runs_here(), "chosen on a machine without AVX2");
-    let (format, columns) = (weights.format(), acts.columns);
-    let blocks = columns / format.group;
-    let bytes = weights.group(group);
-    assert!(bytes.len() == blocks * format.block_bytes() && weights.columns() == columns && columns.is_multiple_of(32));
-    assert!(acts.rows >= token + tokens && tokens <= TOKENS && acts.floats.len() >= acts.rows * columns);
-    assert!(acts.codes.len() >= acts.rows * columns && acts.scales.len() >= acts.rows * columns / 32);
-    let totals = if format.group == 16 { &acts.half_sums } else { &acts.sums };
-    assert!(totals.len() >= acts.rows * columns / format.group);
-    for side in 0..2 {
-        let mut t = 0;
-        while t < tokens {
-            let first = (token + t) * columns;
-            // SAFETY: the asserts above put the rows of all tokens inside the activations, and all blocks inside
-            // `bytes`; a kernel takes at most `tokens - t` tokens; the instructions were checked for.
-            unsafe {
-                let source = Source {
-                    weights: bytes.as_ptr(),
-                    side,
-                    blocks,
-                    codes: acts.codes.as_ptr().add(first),
-                    scales: acts.scales.as_ptr().add(first / 32),
-                    sums: totals.as_ptr().add(first / format.group),
-                    floats: acts.floats.as_ptr().add(first),
-                    columns,
-                };
-                t += choose(format, source, tokens - t, &mut sums[t..]);
-            }
-        }
+impl Kernels for Avx2 {
+    const LEVEL: Level = Level::Avx2;
+    const SIDES: usize = 2;
+    const TOKENS: usize = 4;
+
+    unsafe fn coded<const BITS: usize, const GROUP: usize, const MIN: bool, const T: usize>(
+        source: Source,
+        sums: &mut [[f32; ROWS]],
+    ) -> usize {
+        // SAFETY: passed on.
+        unsafe { kernel::<BITS, GROUP, MIN, T>(source, sums) }
+    }
+
+    unsafe fn plain<const BITS: usize, const T: usize>(source: Source, sums: &mut [[f32; ROWS]]) -> usize {
+        // SAFETY: passed on.
+        unsafe { plain::<BITS, T>(source, sums) }
     }
 }
 
 /// # Safety
-/// `source` must cover `tokens` rows of activations and all blocks of `format`; AVX2, FMA and F16C must be present.
-unsafe fn choose(format: Format, source: Source, tokens: usize, sums: &mut [[f32; ROWS]]) -> usize {
-    // SAFETY: passed on.
-    unsafe {
-        match (format.bits, format.group, format.minimum) {
-            (4, 32, false) => split::<4, 32, false>(source, tokens, sums),
-            (4, 32, true) => split::<4, 32, true>(source, tokens, sums),
-            (5, 32, false) => split::<5, 32, false>(source, tokens, sums),
-            (5, 32, true) => split::<5, 32, true>(source, tokens, sums),
-            (6, 16, false) => split::<6, 16, false>(source, tokens, sums),
-            (8, 32, false) => split::<8, 32, false>(source, tokens, sums),
-            (32, 32, false) => plain(source, sums),
-            _ => unreachable!("no type is stored like this"),
-        }
-    }
-}
-
-/// # Safety
-/// As [`choose`].
-unsafe fn split<const BITS: usize, const GROUP: usize, const MIN: bool>(
-    source: Source,
-    tokens: usize,
-    sums: &mut [[f32; ROWS]],
-) -> usize {
-    // SAFETY: passed on; each kernel takes no more than `tokens` tokens.
-    unsafe {
-        match tokens {
-            4.. => kernel::<BITS, GROUP, MIN, 4>(source, sums),
-            2.. => kernel::<BITS, GROUP, MIN, 2>(source, sums),
-            _ => kernel::<BITS, GROUP, MIN, 1>(source, sums),
-        }
-    }
-}
-
-/// # Safety
-/// As [`choose`], for `T` tokens.
+/// As [`Kernels::coded`].
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn kernel<const BITS: usize, const GROUP: usize, const MIN: bool, const T: usize>(
     source: Source,
@@ -132,11 +70,17 @@ unsafe fn kernel<const BITS: usize, const GROUP: usize, const MIN: bool, const T
             block = block.add(format.block_bytes());
         }
     }
-    for (total, sum) in totals.iter().zip(sums) {
-        // SAFETY: `sum` is 16 floats and `side` is 0 or 1.
-        unsafe { _mm256_storeu_ps(sum.as_mut_ptr().add(source.side * 8), *total) }
-    }
+    store(&totals, source.side, sums);
     T
+}
+
+#[target_feature(enable = "avx2")]
+fn store<const T: usize>(totals: &[__m256; T], side: usize, sums: &mut [[f32; ROWS]]) {
+    for (total, sum) in totals.iter().zip(sums) {
+        let half = &mut sum[side * 8..side * 8 + 8];
+        // SAFETY: `half` is 8 floats.
+        unsafe { _mm256_storeu_ps(half.as_mut_ptr(), *total) }
+    }
 }
 
 /// Sums over the columns of a block, for eight rows.
@@ -218,23 +162,26 @@ unsafe fn unpack<const BITS: usize, const GROUP: usize>(block: *const u8, side: 
     codes
 }
 
-/// One token of plain weights.
-///
 /// # Safety
-/// As [`choose`], for blocks of plain weights.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn plain(source: Source, sums: &mut [[f32; ROWS]]) -> usize {
-    let mut total = _mm256_setzero_ps();
+/// As [`Kernels::plain`].
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn plain<const BITS: usize, const T: usize>(source: Source, sums: &mut [[f32; ROWS]]) -> usize {
+    let mut totals = [_mm256_setzero_ps(); T];
     for column in 0..source.columns {
-        // SAFETY: a column of 16 weights is 64 bytes, blocks follow each other without scales.
+        // SAFETY: a column of 16 weights is `BITS * 2` bytes, half of them for each side; blocks follow each other
+        // without scales.
         unsafe {
-            let weights = _mm256_loadu_ps(source.weights.add(column * 64 + source.side * 32).cast());
-            total = _mm256_fmadd_ps(weights, _mm256_set1_ps(*source.floats.add(column)), total);
+            let at = source.weights.add(column * BITS * 2 + source.side * BITS);
+            let weights = match BITS {
+                16 => _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
+                _ => _mm256_loadu_ps(at.cast()),
+            };
+            for (t, total) in totals.iter_mut().enumerate() {
+                let value = _mm256_set1_ps(*source.floats.add(t * source.columns + column));
+                *total = _mm256_fmadd_ps(weights, value, *total);
+            }
         }
     }
-    if let Some(sum) = sums.first_mut() {
-        // SAFETY: `sum` is 16 floats and `side` is 0 or 1.
-        unsafe { _mm256_storeu_ps(sum.as_mut_ptr().add(source.side * 8), total) }
-    }
-    1
+    store(&totals, source.side, sums);
+    T
 }

@@ -9,101 +9,37 @@ use std::arch::x86_64::{
     _mm512_srli_epi16, _mm512_storeu_ps,
 };
 
-use crate::engine::acts::Acts;
-use crate::engine::matmul::{Sums, TOKENS};
-use crate::engine::packed::{Format, Packed, ROWS};
+use crate::engine::matmul_frame::{Kernels, Source};
+use crate::engine::packed::{Format, ROWS};
 use crate::lla::simd::Level;
 
 /// How far ahead of the stream to fetch, in bytes; measured on Zen 4.
 const AHEAD_BYTES: usize = 2048;
 
-/// Where a kernel reads: the blocks of 16 rows, and the activations of its first token.
-#[derive(Clone, Copy)]
-struct Source {
-    weights: *const u8,
-    blocks: usize,
-    codes: *const i8,
-    scales: *const f32,
-    sums: *const f32,
-    floats: *const f32,
-    columns: usize,
-}
+/// AVX-512 F, BW and VNNI.
+pub struct Avx512;
 
-/// See `matmul::rows16`.
-pub fn rows16(weights: &Packed, group: usize, acts: &Acts, token: usize, tokens: usize, sums: &mut Sums) {
-    assert!(Level::Avx512.runs_here(), "chosen on a machine without AVX-512");
-    let (format, columns) = (weights.format(), acts.columns);
-    let blocks = columns / format.group;
-    let bytes = weights.group(group);
-    assert!(bytes.len() == blocks * format.block_bytes() && weights.columns() == columns && columns.is_multiple_of(32));
-    assert!(acts.rows >= token + tokens && tokens <= TOKENS && acts.floats.len() >= acts.rows * columns);
-    assert!(acts.codes.len() >= acts.rows * columns && acts.scales.len() >= acts.rows * columns / 32);
-    let totals = if format.group == 16 { &acts.half_sums } else { &acts.sums };
-    assert!(totals.len() >= acts.rows * columns / format.group);
-    let first = token * columns;
-    // SAFETY: the asserts above put the rows of all tokens inside the activations, and all blocks inside `bytes`; the
-    // instructions were checked for.
-    unsafe {
-        let source = Source {
-            weights: bytes.as_ptr(),
-            blocks,
-            codes: acts.codes.as_ptr().add(first),
-            scales: acts.scales.as_ptr().add(first / 32),
-            sums: totals.as_ptr().add(first / format.group),
-            floats: acts.floats.as_ptr().add(first),
-            columns,
-        };
-        choose(format, source, tokens, sums);
+impl Kernels for Avx512 {
+    const LEVEL: Level = Level::Avx512;
+    const SIDES: usize = 1;
+    const TOKENS: usize = 8;
+
+    unsafe fn coded<const BITS: usize, const GROUP: usize, const MIN: bool, const T: usize>(
+        source: Source,
+        sums: &mut [[f32; ROWS]],
+    ) -> usize {
+        // SAFETY: passed on.
+        unsafe { kernel::<BITS, GROUP, MIN, T>(source, sums) }
+    }
+
+    unsafe fn plain<const BITS: usize, const T: usize>(source: Source, sums: &mut [[f32; ROWS]]) -> usize {
+        // SAFETY: passed on.
+        unsafe { plain::<BITS, T>(source, sums) }
     }
 }
 
 /// # Safety
-/// `source` must cover `tokens` rows of activations and all blocks of `format`; AVX-512 must be present.
-unsafe fn choose(format: Format, source: Source, tokens: usize, sums: &mut Sums) {
-    // SAFETY: passed on.
-    unsafe {
-        match (format.bits, format.group, format.minimum) {
-            (4, 32, false) => split::<4, 32, false>(source, tokens, sums),
-            (4, 32, true) => split::<4, 32, true>(source, tokens, sums),
-            (5, 32, false) => split::<5, 32, false>(source, tokens, sums),
-            (5, 32, true) => split::<5, 32, true>(source, tokens, sums),
-            (6, 16, false) => split::<6, 16, false>(source, tokens, sums),
-            (8, 32, false) => split::<8, 32, false>(source, tokens, sums),
-            (32, 32, false) => plain(source, tokens, sums),
-            _ => unreachable!("no type is stored like this"),
-        }
-    }
-}
-
-/// # Safety
-/// As [`choose`].
-unsafe fn split<const BITS: usize, const GROUP: usize, const MIN: bool>(
-    source: Source,
-    tokens: usize,
-    sums: &mut Sums,
-) {
-    let mut t = 0;
-    while t < tokens {
-        // SAFETY: token `t` and the ones a kernel adds to it are below `tokens`.
-        unsafe {
-            let from = Source {
-                codes: source.codes.add(t * source.columns),
-                scales: source.scales.add(t * source.columns / 32),
-                sums: source.sums.add(t * source.columns / GROUP),
-                ..source
-            };
-            t += match tokens - t {
-                8.. => kernel::<BITS, GROUP, MIN, 8>(from, &mut sums[t..]),
-                4.. => kernel::<BITS, GROUP, MIN, 4>(from, &mut sums[t..]),
-                2.. => kernel::<BITS, GROUP, MIN, 2>(from, &mut sums[t..]),
-                _ => kernel::<BITS, GROUP, MIN, 1>(from, &mut sums[t..]),
-            };
-        }
-    }
-}
-
-/// # Safety
-/// As [`choose`], for `T` tokens.
+/// As [`Kernels::coded`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c,fma")]
 unsafe fn kernel<const BITS: usize, const GROUP: usize, const MIN: bool, const T: usize>(
     source: Source,
@@ -191,20 +127,28 @@ unsafe fn unpack<const BITS: usize, const GROUP: usize>(block: *const u8) -> [__
 }
 
 /// # Safety
-/// As [`choose`], for blocks of plain weights.
+/// As [`Kernels::plain`].
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn plain(source: Source, tokens: usize, sums: &mut Sums) {
-    for (t, sum) in sums.iter_mut().enumerate().take(tokens) {
-        let mut total = _mm512_setzero_ps();
-        for column in 0..source.columns {
-            // SAFETY: a column of 16 weights is 64 bytes, blocks follow each other without scales.
-            unsafe {
-                let weights = _mm512_loadu_ps(source.weights.add(column * 64).cast());
+unsafe fn plain<const BITS: usize, const T: usize>(source: Source, sums: &mut [[f32; ROWS]]) -> usize {
+    let mut totals = [_mm512_setzero_ps(); T];
+    for column in 0..source.columns {
+        // SAFETY: a column of 16 weights is `BITS * 2` bytes, and blocks follow each other without scales.
+        // Prefetching past the end is allowed by the instruction.
+        unsafe {
+            let at = source.weights.add(column * BITS * 2);
+            if T == 1 && (column * BITS * 2).is_multiple_of(64) {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD_BYTES).cast());
+            }
+            let weights = match BITS {
+                16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
+                _ => _mm512_loadu_ps(at.cast()),
+            };
+            for (t, total) in totals.iter_mut().enumerate() {
                 let value = _mm512_set1_ps(*source.floats.add(t * source.columns + column));
-                total = _mm512_fmadd_ps(weights, value, total);
+                *total = _mm512_fmadd_ps(weights, value, *total);
             }
         }
-        // SAFETY: `sum` is 16 floats.
-        unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), total) }
     }
+    store(&totals, sums);
+    T
 }

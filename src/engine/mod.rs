@@ -17,6 +17,8 @@ pub mod matmul;
 mod matmul_avx2;
 #[cfg(target_arch = "x86_64")]
 mod matmul_avx512;
+#[cfg(target_arch = "x86_64")]
+mod matmul_frame;
 pub mod metadata;
 pub mod model;
 #[cfg(test)]

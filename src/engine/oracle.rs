@@ -190,13 +190,19 @@ mod tests {
     #[test]
     fn quantised_types_stay_close_to_the_oracle() {
         for architecture in ["llama", "qwen2"] {
-            for dtype in
-                [GgmlDType::F16, GgmlDType::Q8_0, GgmlDType::Q5_0, GgmlDType::Q5_1, GgmlDType::Q4_0, GgmlDType::Q4_1]
-            {
+            for dtype in [
+                GgmlDType::F16,
+                GgmlDType::BF16,
+                GgmlDType::Q8_0,
+                GgmlDType::Q5_0,
+                GgmlDType::Q5_1,
+                GgmlDType::Q4_0,
+                GgmlDType::Q4_1,
+            ] {
                 check(Tiny::new(architecture, dtype), QUANTISED);
             }
         }
-        for dtype in [GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K] {
+        for dtype in [GgmlDType::Q2K, GgmlDType::Q3K, GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K] {
             check(Tiny { width: 256, ..Tiny::new("llama", dtype) }, QUANTISED);
         }
     }

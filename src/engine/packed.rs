@@ -16,7 +16,7 @@ pub const ROWS: usize = 16;
 /// How codes are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {
-    /// Bits per code: 4, 5, 6 or 8; 32 means plain `f32` weights without scales.
+    /// Bits per code: 4, 5, 6 or 8; 16 and 32 mean plain weights in half or single precision, without scales.
     pub bits: usize,
     /// Columns that share a scale: 16 or 32.
     pub group: usize,
@@ -28,6 +28,14 @@ impl Format {
     /// Plain single-precision weights.
     pub const F32: Self = Self { bits: 32, group: 32, minimum: false };
 
+    /// Plain half-precision weights.
+    pub const F16: Self = Self { bits: 16, group: 32, minimum: false };
+
+    /// Whether weights are stored as they are, without codes and scales.
+    pub const fn is_plain(self) -> bool {
+        self.bits >= 16
+    }
+
     /// What is subtracted from a code where there is no minimum.
     pub const fn offset(self) -> u8 {
         1 << (self.bits - 1)
@@ -36,8 +44,7 @@ impl Format {
     /// Bytes of the codes without bit planes.
     pub const fn code_bytes(self) -> usize {
         match self.bits {
-            32 => ROWS * self.group * 4,
-            8 => ROWS * self.group,
+            8 | 16 | 32 => ROWS * self.group * self.bits / 8,
             _ => ROWS * self.group / 2,
         }
     }
@@ -53,7 +60,7 @@ impl Format {
 
     /// Bytes of a block of [`ROWS`] rows and `group` columns.
     pub const fn block_bytes(self) -> usize {
-        let scales = if self.bits == 32 { 0 } else { ROWS * 2 };
+        let scales = if self.is_plain() { 0 } else { ROWS * 2 };
         let minima = if self.minimum { ROWS * 2 } else { 0 };
         self.code_bytes() + self.plane_bytes() + scales + minima
     }
@@ -129,8 +136,8 @@ impl Packed {
         out.clear();
         let lane = row % ROWS;
         for block in self.group(row / ROWS).chunks_exact(self.format.block_bytes()) {
-            if self.format.bits == 32 {
-                out.extend((0..self.format.group).map(|column| float(block, column * ROWS + lane)));
+            if self.format.is_plain() {
+                out.extend((0..self.format.group).map(|column| float(self.format, block, column * ROWS + lane)));
                 continue;
             }
             let (scale, minimum) = scales(self.format, block, lane);
@@ -166,11 +173,24 @@ fn half_at(block: &[u8], byte: usize) -> f32 {
     }
 }
 
-/// The `f32` weight at an index of a plain block.
-pub fn float(block: &[u8], index: usize) -> f32 {
+/// The weight at an index of a plain block.
+pub fn float(format: Format, block: &[u8], index: usize) -> f32 {
+    if format == Format::F16 {
+        return half_at(block, index * 2);
+    }
     match block.get(index * 4..index * 4 + 4) {
         Some(&[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
         _ => 0.0,
+    }
+}
+
+/// Puts a weight into a plain block.
+pub fn set_float(format: Format, block: &mut [u8], index: usize, value: f32) {
+    let half = f16::from_f32(value).to_le_bytes();
+    let full = value.to_le_bytes();
+    let bytes: &[u8] = if format == Format::F16 { &half } else { &full };
+    if let Some(place) = block.get_mut(index * bytes.len()..(index + 1) * bytes.len()) {
+        place.copy_from_slice(bytes);
     }
 }
 
@@ -247,7 +267,7 @@ mod tests {
 
     #[test]
     fn codes_come_back_from_every_format() {
-        for (bits, group) in [(4, 32), (5, 32), (6, 16), (8, 32)] {
+        for (bits, group) in [(4, 16), (4, 32), (5, 32), (6, 16), (8, 32)] {
             for minimum in [false, true] {
                 let format = Format { bits, group, minimum };
                 let mut block = vec![0; format.block_bytes()];

@@ -1,20 +1,24 @@
 //! From the blocks of a GGUF file to the kernels' format.
 //!
-//! Types of 4, 5, 6 and 8 bits keep their codes (scales are rounded to half precision where a K-type multiplies two).
-//! Single-precision matrices stay as they are; every other type is read by candle and stored as 8-bit codes.
+//! Every quantised type keeps its codes (scales are rounded to half precision where a K-type multiplies two; codes of two
+//! and three bits take four). Plain matrices stay as they are; bfloat16 becomes half precision, which holds every weight of
+//! its normal range exactly.
 
 use candle_core::Device;
 use candle_core::quantized::{GgmlDType, ggml_file::qtensor_from_ggml};
 use half::f16;
 
 use crate::engine::dtype::Dtype;
-use crate::engine::packed::{Format, ROWS, set_code, set_scales};
+use crate::engine::packed::{Format, ROWS, set_code, set_float, set_scales};
 
 /// The format a type is stored in.
 pub fn format(dtype: Dtype) -> Format {
     let kept = |bits, group, minimum| Format { bits, group, minimum };
     match dtype.0 {
         GgmlDType::F32 => Format::F32,
+        GgmlDType::F16 | GgmlDType::BF16 => Format::F16,
+        GgmlDType::Q2K => kept(4, 16, true),
+        GgmlDType::Q3K => kept(4, 16, false),
         GgmlDType::Q4_0 => kept(4, 32, false),
         GgmlDType::Q4_1 | GgmlDType::Q4K => kept(4, 32, true),
         GgmlDType::Q5_0 => kept(5, 32, false),
@@ -30,12 +34,10 @@ pub fn fill(dtype: Dtype, raw: &[u8], columns: usize, group: &mut [u8]) -> Resul
     let format = format(dtype);
     let row_bytes = columns / dtype.block() * dtype.block_bytes();
     for (lane, row) in raw.chunks_exact(row_bytes.max(1)).take(ROWS).enumerate() {
-        match dtype.0 {
-            GgmlDType::F32 => plain(&floats(dtype, row)?, lane, group),
-            _ if dtype.block() == 1 || matches!(dtype.0, GgmlDType::Q2K | GgmlDType::Q3K) => {
-                round(&floats(dtype, row)?, lane, group);
-            }
-            _ => keep(dtype, format, row, lane, group),
+        if format.is_plain() {
+            plain(format, &floats(dtype, row)?, lane, group)?;
+        } else {
+            keep(dtype, format, row, lane, group);
         }
     }
     Ok(())
@@ -54,29 +56,14 @@ pub fn floats(dtype: Dtype, raw: &[u8]) -> Result<Vec<f32>, String> {
     read().map_err(|e: candle_core::Error| e.to_string())
 }
 
-fn plain(values: &[f32], lane: usize, group: &mut [u8]) {
+fn plain(format: Format, values: &[f32], lane: usize, group: &mut [u8]) -> Result<(), String> {
     for (column, value) in values.iter().enumerate() {
-        let at = (column * ROWS + lane) * 4;
-        if let Some(place) = group.get_mut(at..at + 4) {
-            place.copy_from_slice(&value.to_le_bytes());
+        if format == Format::F16 && value.is_finite() && value.abs() > f16::MAX.to_f32() {
+            return Err(format!("the weight {value} is beyond half precision"));
         }
+        set_float(format, group, column * ROWS + lane, *value);
     }
-}
-
-/// Stores a row as 8-bit codes, each block of 32 scaled by its largest magnitude.
-fn round(values: &[f32], lane: usize, group: &mut [u8]) {
-    let format = Format { bits: 8, group: 32, minimum: false };
-    for (block, part) in group.chunks_exact_mut(format.block_bytes()).zip(values.chunks(32)) {
-        let largest = part.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
-        let scale = f16::from_f32(largest / 127.0).to_f32();
-        set_scales(format, block, lane, scale, 0.0);
-        for column in 0..32 {
-            let value = part.get(column).copied().unwrap_or(0.0);
-            let signed = if scale > 0.0 { (value / scale).round().clamp(-127.0, 127.0) } else { 0.0 };
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 255 after the clamp")]
-            set_code(format, block, lane, column, (signed + 128.0) as u8);
-        }
-    }
+    Ok(())
 }
 
 /// Copies the codes of a quantised row.
@@ -129,6 +116,8 @@ fn decode(dtype: Dtype, block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32,
             small.for_each(|(i, c)| *c = byte(2 + i) ^ 0x80);
             set(half(0), 0.0);
         }
+        GgmlDType::Q2K => two(block, codes, scales),
+        GgmlDType::Q3K => three(block, codes, scales),
         GgmlDType::Q6K => six(block, codes, scales),
         _ => k_type(dtype.0 == GgmlDType::Q5K, block, codes, scales),
     }
@@ -159,6 +148,35 @@ fn k_type(five: bool, block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32, f
     }
 }
 
+/// Q2_K: 16 groups of 16 with 4-bit scales and minima.
+fn two(block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32, f32); 16]) {
+    let byte = |i: usize| block.get(i).copied().unwrap_or(0);
+    let half = |i: usize| f16::from_le_bytes([byte(i), byte(i + 1)]).to_f32();
+    for (group, place) in scales.iter_mut().enumerate() {
+        *place = (half(80) * f32::from(byte(group) & 15), -half(82) * f32::from(byte(group) >> 4));
+    }
+    for (i, code) in codes.iter_mut().enumerate() {
+        *code = byte(16 + i / 128 * 32 + i % 32) >> (2 * (i % 128 / 32)) & 3;
+    }
+}
+
+/// Q3_K: 16 groups of 16 with signed 6-bit scales; the third bits of all codes come first. Codes -4 to 3 become 4 to 11,
+/// since four bits are centred at 8.
+fn three(block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32, f32); 16]) {
+    let byte = |i: usize| block.get(i).copied().unwrap_or(0);
+    let d = f16::from_le_bytes([byte(108), byte(109)]).to_f32();
+    for (group, place) in scales.iter_mut().enumerate() {
+        let low = byte(96 + group % 8) >> (4 * (group / 8)) & 15;
+        let high = byte(104 + group % 4) >> (2 * (group / 4)) & 3;
+        *place = (d * (f32::from(low | high << 4) - 32.0), 0.0);
+    }
+    for (i, code) in codes.iter_mut().enumerate() {
+        let low = byte(32 + i / 128 * 32 + i % 32) >> (2 * (i % 128 / 32)) & 3;
+        let high = byte(i % 32) >> (i / 32) & 1;
+        *code = 4 + (low | high << 2);
+    }
+}
+
 /// Q6_K: 16 groups of 16 with 8-bit scales.
 fn six(block: &[u8], codes: &mut [u8; 256], scales: &mut [(f32, f32); 16]) {
     let byte = |i: usize| block.get(i).copied().unwrap_or(0);
@@ -182,15 +200,21 @@ mod tests {
     use super::*;
     use crate::engine::packed::Packed;
 
-    /// Packs a matrix and compares every row with candle's reading of the same bytes.
-    fn check(dtype: GgmlDType, rows: usize, columns: usize, tolerance: f32) {
-        let mut random = fastrand::Rng::with_seed(7);
-        let values: Vec<f32> = (0..rows * columns).map(|_| random.f32() * 2.0 - 1.0).collect();
-        let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap();
-        let quantised = QTensor::quantize(&tensor, dtype).unwrap();
-        let raw = quantised.data().unwrap().into_owned();
-        let expected: Vec<f32> = quantised.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        let dtype = Dtype(dtype);
+    const CODED: [GgmlDType; 10] = [
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ];
+
+    /// Rows as the kernels see them after packing the file's bytes.
+    fn rows(dtype: Dtype, raw: &[u8], rows: usize, columns: usize) -> Vec<Vec<f32>> {
         let mut packed = Packed::new(rows, columns, format(dtype)).unwrap();
         let row_bytes = columns / dtype.block() * dtype.block_bytes();
         let (length, stream) = packed.groups_mut();
@@ -198,38 +222,83 @@ mod tests {
             fill(dtype, part, columns, group).unwrap();
         }
         let mut row = Vec::new();
-        for r in 0..rows {
-            packed.row(r, &mut row);
-            for c in 0..columns {
-                let (got, want) = (row[c], expected[r * columns + c]);
-                assert!((got - want).abs() <= tolerance, "{dtype:?} row {r} column {c}: {got} for {want}");
+        (0..rows).map(|r| (packed.row(r, &mut row), row.clone()).1).collect()
+    }
+
+    /// Packs bytes and compares every row with candle's reading of the same bytes; errors are relative to the largest
+    /// weight of their group of columns.
+    fn check(dtype: GgmlDType, raw: &[u8], (count, columns): (usize, usize), tolerance: f32) {
+        let dtype = Dtype(dtype);
+        let expected = qtensor_from_ggml(dtype.0, raw, vec![count, columns], &Device::Cpu).unwrap();
+        let expected: Vec<Vec<f32>> = expected.dequantize(&Device::Cpu).unwrap().to_vec2().unwrap();
+        for (r, (row, expected)) in rows(dtype, raw, count, columns).iter().zip(&expected).enumerate() {
+            for (part, (got, want)) in row.chunks(16).zip(expected.chunks(16)).map(|(g, w)| (w, (g, w))) {
+                let largest = part.iter().fold(0.0_f32, |m, x| m.max(x.abs()));
+                for (g, w) in got.iter().zip(want) {
+                    assert!((g - w).abs() <= tolerance * largest, "{dtype:?} row {r}: {g} for {w}");
+                }
             }
             assert!(row[columns..].iter().all(|x| *x == 0.0));
         }
     }
 
-    #[test]
-    fn kept_types_are_exact() {
-        for dtype in [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q5_0, GgmlDType::Q5_1, GgmlDType::Q8_0] {
-            check(dtype, 19, 96, 1e-6);
+    fn quantised(dtype: GgmlDType, rows: usize, columns: usize) -> Vec<u8> {
+        let mut random = fastrand::Rng::with_seed(7);
+        let values: Vec<f32> = (0..rows * columns).map(|_| random.f32() * 2.0 - 1.0).collect();
+        let tensor = Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap();
+        QTensor::quantize(&tensor, dtype).unwrap().data().unwrap().into_owned()
+    }
+
+    /// Half-precision numbers in a block: scales, which must be numbers of a usual size.
+    fn halves(dtype: GgmlDType) -> &'static [usize] {
+        match dtype {
+            GgmlDType::Q4_1 | GgmlDType::Q5_1 | GgmlDType::Q4K | GgmlDType::Q5K => &[0, 2],
+            GgmlDType::Q2K => &[80, 82],
+            GgmlDType::Q3K => &[108],
+            GgmlDType::Q6K => &[208],
+            _ => &[0],
         }
-        check(GgmlDType::F32, 19, 40, 0.0);
+    }
+
+    #[test]
+    fn every_code_and_scale_of_random_blocks_is_read_as_candle_reads_it() {
+        let mut random = fastrand::Rng::with_seed(21);
+        for dtype in CODED {
+            let size = dtype.type_size();
+            let mut raw: Vec<u8> = (0..19 * 2 * size).map(|_| random.u8(..)).collect();
+            for block in raw.chunks_exact_mut(size) {
+                for at in halves(dtype) {
+                    let scale = f16::from_f32(random.f32() * 0.2 - 0.1).to_le_bytes();
+                    block[*at..*at + 2].copy_from_slice(&scale);
+                }
+            }
+            // A weight is a difference of two rounded numbers where there is a minimum.
+            check(dtype, &raw, (19, 2 * dtype.block_size()), 6e-3);
+        }
+    }
+
+    #[test]
+    fn types_with_one_scale_are_exact() {
+        for dtype in [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q5_0, GgmlDType::Q5_1, GgmlDType::Q8_0] {
+            check(dtype, &quantised(dtype, 19, 96), (19, 96), 1e-6);
+        }
+        for dtype in [GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16] {
+            check(dtype, &quantised(dtype, 19, 40), (19, 40), 1e-6);
+        }
     }
 
     #[test]
     fn k_types_lose_only_the_rounding_of_their_scales() {
-        for dtype in [GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K] {
-            check(dtype, 17, 512, 1.5e-3);
+        for dtype in [GgmlDType::Q2K, GgmlDType::Q3K, GgmlDType::Q4K, GgmlDType::Q5K, GgmlDType::Q6K] {
+            check(dtype, &quantised(dtype, 17, 512), (17, 512), 1.5e-3);
         }
     }
 
     #[test]
-    fn other_types_become_8_bit() {
-        for dtype in [GgmlDType::F16, GgmlDType::BF16] {
-            check(dtype, 16, 40, 5e-3);
-        }
-        for dtype in [GgmlDType::Q2K, GgmlDType::Q3K] {
-            check(dtype, 16, 256, 6e-3);
-        }
+    fn a_weight_beyond_half_precision_is_refused() {
+        let raw: Vec<u8> = (0..32).flat_map(|_| half::bf16::from_f32(1e6).to_le_bytes()).collect();
+        let mut group = vec![0; Format::F16.block_bytes()];
+        let error = fill(Dtype(GgmlDType::BF16), &raw, 32, &mut group).unwrap_err();
+        assert!(error.contains("beyond half precision"), "{error}");
     }
 }
