@@ -7,6 +7,8 @@
     reason = "buffer positions are bounded by WORD_BYTES, bitmap positions by the mask of the hash"
 )]
 
+use super::fresh::{BATCH, Fresh, MIX};
+
 /// log2 of the buckets of word and word-pair features.
 pub const WORD_BITS: u32 = 17;
 /// log2 of the buckets of character features.
@@ -17,11 +19,15 @@ pub const WINDOW_BYTES: usize = 6 * 1024;
 const TAIL_BYTES: usize = 2 * 1024;
 /// Bytes of one word that give character features; a longer word counts by its beginning.
 const WORD_BYTES: usize = 30;
+/// Most features of one table that one word gives.
+const MOST: usize = 3 * WORD_BYTES;
+/// log2 of the words that a scanner remembers.
+const BEFORE_BITS: u32 = 6;
 /// Numbers in [`Shape::numbers`].
 pub const SHAPES: usize = 14;
 
 /// Which table a feature belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
     /// Words and pairs of neighbouring words.
     Word,
@@ -79,9 +85,20 @@ impl Shape {
     }
 }
 
-/// Calls `sink` once for each distinct feature of the text and returns its shape.
-pub fn scan(text: &str, mut sink: impl FnMut(Group, u32)) -> Shape {
-    let mut scanner = Scanner::new();
+/// Calls `sink` with every distinct feature of the text, a batch of at most [`BATCH`] of one group at a time, and returns
+/// the text's shape.
+pub fn scan(text: &str, mut sink: impl FnMut(Group, &[u32])) -> Shape {
+    // Made in its place: a function that returned it would copy 26 kB.
+    let mut scanner = Scanner {
+        shape: Shape::default(),
+        words: Fresh { seen: [0; _], batch: [0; BATCH], len: 0 },
+        chars: Fresh { seen: [0; _], batch: [0; BATCH], len: 0 },
+        before: [SEED; 1 << BEFORE_BITS],
+        word: [b'<'; WORD_BYTES + 2],
+        len: 0,
+        hash: SEED,
+        last: SEED,
+    };
     let bytes = text.as_bytes();
     if bytes.len() <= WINDOW_BYTES {
         scanner.run(bytes, &mut sink);
@@ -91,13 +108,17 @@ pub fn scan(text: &str, mut sink: impl FnMut(Group, u32)) -> Shape {
         scanner.run(head, &mut sink);
         scanner.run(tail, &mut sink);
     }
+    sink(Group::Word, scanner.words.drain());
+    sink(Group::Char, scanner.chars.drain());
     scanner.shape
 }
 
 struct Scanner {
     shape: Shape,
-    seen_words: [u64; 1 << (WORD_BITS - 6)],
-    seen_chars: [u64; 1 << (CHAR_BITS - 6)],
+    words: Fresh<{ 1 << (WORD_BITS - 6) }>,
+    chars: Fresh<{ 1 << (CHAR_BITS - 6) }>,
+    /// Hashes of words whose features were offered before, by their high bits: most words of a text are repeats.
+    before: [u64; 1 << BEFORE_BITS],
     word: [u8; WORD_BYTES + 2],
     len: usize,
     hash: u64,
@@ -105,70 +126,94 @@ struct Scanner {
 }
 
 const SEED: u64 = 0xcbf2_9ce4_8422_2325;
-const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What a byte is in a word: letters in lower case, digits all as 0, others as they are; 0 for a byte outside words.
+static FOLD: [u8; 256] = {
+    let mut fold = [0; 256];
+    let mut raw = 0;
+    while raw < 256 {
+        fold[raw] = match raw as u8 {
+            b'0'..=b'9' => b'0',
+            letter @ (b'A'..=b'Z' | b'a'..=b'z') => letter | 0x20,
+            foreign @ 0x80.. => foreign,
+            _ => 0,
+        };
+        raw += 1;
+    }
+    fold
+};
+/// Places of the counts of letters, digits and other bytes of words in one number: a window has less than 2^16 bytes.
+const LETTERS: u32 = 0;
+const DIGITS: u32 = 16;
+const FOREIGN: u32 = 32;
+/// What a byte adds to these.
+static COUNTS: [u64; 256] = {
+    let mut counts = [0; 256];
+    let mut raw = 0;
+    while raw < 256 {
+        counts[raw] = match raw as u8 {
+            b'0'..=b'9' => 1 << DIGITS,
+            b'A'..=b'Z' | b'a'..=b'z' => 1 << LETTERS,
+            0x80.. => 1 << FOREIGN,
+            _ => 0,
+        };
+        raw += 1;
+    }
+    counts
+};
 
 impl Scanner {
-    fn new() -> Self {
-        Self {
-            shape: Shape::default(),
-            seen_words: [0; 1 << (WORD_BITS - 6)],
-            seen_chars: [0; 1 << (CHAR_BITS - 6)],
-            word: [b'<'; WORD_BYTES + 2],
-            len: 0,
-            hash: SEED,
-            last: SEED,
-        }
-    }
-
-    fn run(&mut self, bytes: &[u8], sink: &mut impl FnMut(Group, u32)) {
+    fn run(&mut self, bytes: &[u8], sink: &mut impl FnMut(Group, &[u32])) {
         self.shape.bytes += bytes.len() as u32;
         let mut line_start = true;
         let mut before = b' ';
-        for &raw in bytes {
-            if raw.is_ascii_alphanumeric() || raw >= 0x80 {
-                self.letter(raw);
-            } else {
-                if self.len == 1 && line_start && (raw == b'.' || raw == b')') {
-                    self.shape.options += 1;
-                }
-                // An apostrophe inside a word is dropped: "don't" and "dont" are one word.
-                if raw == b'\'' && self.len > 0 {
-                    continue;
-                }
-                line_start = raw == b'\n' || (line_start && self.len == 0);
-                self.flush(sink);
-                self.punctuation(raw, before);
+        let mut rest = bytes;
+        while let Some((&raw, after)) = rest.split_first() {
+            if FOLD[usize::from(raw)] != 0 {
+                (before, rest) = self.letters(rest);
+                continue;
             }
+            if self.len == 1 && line_start && (raw == b'.' || raw == b')') {
+                self.shape.options += 1;
+            }
+            rest = after;
+            // An apostrophe inside a word is dropped: "don't" and "dont" are one word.
+            if raw == b'\'' && self.len > 0 {
+                continue;
+            }
+            line_start = raw == b'\n' || (line_start && self.len == 0);
+            self.flush(sink);
+            self.punctuation(raw, before);
             before = raw;
         }
         self.flush(sink);
         self.last = SEED;
     }
 
-    fn letter(&mut self, raw: u8) {
-        let folded = match raw {
-            b'0'..=b'9' => {
-                self.shape.digits += 1;
-                b'0'
+    /// Takes letters and digits into the word up to the first byte that is neither; returns the last one and the rest.
+    /// In local variables: each byte's hash needs the last one's.
+    fn letters<'a>(&mut self, bytes: &'a [u8]) -> (u8, &'a [u8]) {
+        let (mut hash, mut len, mut counts, mut taken) = (self.hash, self.len, 0u64, 0);
+        for &raw in bytes {
+            let folded = FOLD[usize::from(raw)];
+            if folded == 0 {
+                break;
             }
-            b'A'..=b'Z' => {
-                self.shape.letters += 1;
-                raw | 0x20
+            taken += 1;
+            counts += COUNTS[usize::from(raw)];
+            hash = (hash ^ u64::from(folded)).wrapping_mul(0x0100_0000_01b3);
+            if len < WORD_BYTES {
+                self.word[len + 1] = folded;
+                len += 1;
             }
-            0x80.. => {
-                self.shape.foreign += 1;
-                raw
-            }
-            _ => {
-                self.shape.letters += 1;
-                raw
-            }
-        };
-        self.hash = (self.hash ^ u64::from(folded)).wrapping_mul(0x0100_0000_01b3);
-        if self.len < WORD_BYTES {
-            self.word[self.len + 1] = folded;
-            self.len += 1;
         }
+        (self.hash, self.len) = (hash, len);
+        let count = |shift: u32| (counts >> shift) as u32 & 0xffff;
+        self.shape.letters += count(LETTERS);
+        self.shape.digits += count(DIGITS);
+        self.shape.foreign += count(FOREIGN);
+        let (word, rest) = bytes.split_at(taken);
+        (word.last().copied().unwrap_or(b' '), rest)
     }
 
     fn punctuation(&mut self, raw: u8, before: u8) {
@@ -187,57 +232,63 @@ impl Scanner {
     }
 
     /// Ends a word: itself, the pair with the word before it, and its character features.
-    fn flush(&mut self, sink: &mut impl FnMut(Group, u32)) {
+    fn flush(&mut self, sink: &mut impl FnMut(Group, &[u32])) {
         if self.len == 0 {
             return;
         }
         self.shape.words += 1;
         let word = self.hash;
-        self.offer_word(word.wrapping_mul(MIX), sink);
-        if self.last != SEED {
-            self.offer_word((self.last.rotate_left(23) ^ word).wrapping_mul(MIX ^ 0x5bd1_e995_0000), sink);
+        let mixed = word.wrapping_mul(MIX);
+        // Words of one hash are one word to the table of words; here, too.
+        let known = &mut self.before[(mixed >> (64 - BEFORE_BITS)) as usize];
+        if *known != word {
+            *known = word;
+            self.words.offer(mixed);
+            self.characters();
         }
-        let end = self.len + 2;
-        self.word[end - 1] = b'>';
-        let mut packed = 0u64;
-        for (at, &b) in self.word[..end].iter().enumerate() {
-            packed = (packed << 8) | u64::from(b);
-            for n in 3..=5u64 {
-                if at as u64 + 1 >= n {
-                    let gram = (packed & ((1 << (8 * n)) - 1)) | (n << 48);
-                    offer(&mut self.seen_chars, CHAR_BITS, gram.wrapping_mul(MIX), Group::Char, sink);
-                }
-            }
+        if self.last != SEED {
+            self.words.offer((self.last.rotate_left(23) ^ word).wrapping_mul(MIX ^ 0x5bd1_e995_0000));
+        }
+        if self.words.room() < MOST {
+            sink(Group::Word, self.words.drain());
+        }
+        if self.chars.room() < MOST {
+            sink(Group::Char, self.chars.drain());
         }
         self.last = word;
         self.hash = SEED;
         self.len = 0;
     }
 
-    fn offer_word(&mut self, mixed: u64, sink: &mut impl FnMut(Group, u32)) {
-        offer(&mut self.seen_words, WORD_BITS, mixed, Group::Word, sink);
-    }
-}
-
-/// Reports a feature the first time it is seen in a text.
-#[inline]
-fn offer(seen: &mut [u64], bits: u32, mixed: u64, group: Group, sink: &mut impl FnMut(Group, u32)) {
-    let bucket = ((mixed ^ (mixed >> 29)).wrapping_mul(MIX) >> (64 - bits)) as u32;
-    let cell = &mut seen[(bucket >> 6) as usize];
-    let bit = 1u64 << (bucket & 63);
-    if *cell & bit == 0 {
-        *cell |= bit;
-        sink(group, bucket);
+    /// All runs of 3, 4 and 5 characters of the word, its borders included.
+    fn characters(&mut self) {
+        let end = self.len + 2;
+        self.word[end - 1] = b'>';
+        let (first, rest) = self.word[..end].split_at(2);
+        let mut packed = first.iter().fold(0u64, |packed, b| (packed << 8) | u64::from(*b));
+        for (at, &b) in rest.iter().enumerate() {
+            packed = (packed << 8) | u64::from(b);
+            let mut gram = |n: u64| self.chars.offer(((packed & ((1 << (8 * n)) - 1)) | (n << 48)).wrapping_mul(MIX));
+            gram(3);
+            if at >= 1 {
+                gram(4);
+            }
+            if at >= 2 {
+                gram(5);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn features(text: &str) -> Vec<(Group, u32)> {
         let mut all = Vec::new();
-        scan(text, |g, f| all.push((g, f)));
+        scan(text, |g, batch| all.extend(batch.iter().map(|f| (g, *f))));
         all
     }
 
@@ -245,6 +296,49 @@ mod tests {
     fn casing_and_apostrophes_do_not_change_the_features() {
         assert_eq!(features("Don't panic"), features("dont PANIC"));
         assert_ne!(features("dont panic"), features("panic dont"));
+    }
+
+    /// Every feature of a short text, repeats included, the plain way.
+    fn plainly(text: &str) -> Vec<(Group, u32)> {
+        let bucket = |mixed: u64, bits: u32| ((mixed ^ (mixed >> 29)).wrapping_mul(MIX) >> (64 - bits)) as u32;
+        let folded = text.to_ascii_lowercase().replace('\'', "");
+        let folded: Vec<u8> = folded.bytes().map(|b| if b.is_ascii_digit() { b'0' } else { b }).collect();
+        let words = folded.split(|b| !b.is_ascii_alphanumeric() && *b < 0x80).filter(|w| !w.is_empty());
+        let (mut all, mut last) = (Vec::new(), None);
+        for word in words {
+            let hash = word.iter().fold(SEED, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+            all.push((Group::Word, bucket(hash.wrapping_mul(MIX), WORD_BITS)));
+            if let Some(last) = last.replace(hash) {
+                let pair = (u64::rotate_left(last, 23) ^ hash).wrapping_mul(MIX ^ 0x5bd1_e995_0000);
+                all.push((Group::Word, bucket(pair, WORD_BITS)));
+            }
+            let framed = [b"<", &word[..word.len().min(WORD_BYTES)], b">"].concat();
+            for n in 3..=5 {
+                let grams = framed.windows(n).map(|w| w.iter().fold(n as u64, |g, b| (g << 8) | u64::from(*b)));
+                // The length stands above 48 bits of text, whatever the length is.
+                let placed = grams.map(|g| (g & ((1 << (8 * n)) - 1)) | ((n as u64) << 48));
+                all.extend(placed.map(|g| (Group::Char, bucket(g.wrapping_mul(MIX), CHAR_BITS))));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn batches_hold_exactly_the_features_of_the_text() {
+        let mut rng = fastrand::Rng::with_seed(21);
+        for round in 0..500 {
+            let letters: &[u8] = if round % 2 == 0 { b"abcdefghijklmnopqrstuvwxyz" } else { b"aB1 '\n.(x" };
+            let word = |rng: &mut fastrand::Rng| -> String {
+                (0..rng.usize(0..45)).map(|_| char::from(letters[rng.usize(..letters.len())])).collect()
+            };
+            let words: Vec<String> = (0..rng.usize(0..60)).map(|_| word(&mut rng)).collect();
+            // Apostrophes that begin a word are no part of it; here they are left out with all others.
+            let text = words.join(" ").replace(" '", " ").replace("\n'", "\n");
+            let found = features(&text);
+            let distinct: BTreeSet<_> = found.iter().copied().collect();
+            assert_eq!(distinct.len(), found.len(), "a feature came twice: {text:?}");
+            assert_eq!(distinct, plainly(&text).into_iter().collect(), "{text:?}");
+        }
     }
 
     #[test]

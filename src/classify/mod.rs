@@ -7,6 +7,7 @@
 pub mod artifact;
 pub mod domain;
 pub mod features;
+mod fresh;
 pub mod labelled;
 pub mod measure;
 
@@ -70,9 +71,9 @@ impl Classifier {
 pub fn inputs(artifact: &Artifact, text: &str) -> Option<[f32; INPUTS]> {
     let mut words = Sums::default();
     let mut chars = Sums::default();
-    let shape = scan(text, |group, bucket| match group {
-        Group::Word => words.add(&artifact.words, bucket),
-        Group::Char => chars.add(&artifact.chars, bucket),
+    let shape = scan(text, |group, batch| match group {
+        Group::Word => words.add(&artifact.words, batch),
+        Group::Char => chars.add(&artifact.chars, batch),
     });
     if shape.is_void() {
         return None;
@@ -123,37 +124,31 @@ pub fn abstain(mut posterior: Posterior, threshold: f32) -> Posterior {
 /// Running sums of the rows of one table.
 #[derive(Default)]
 struct Sums {
-    /// Sums since the last spill; 256 rows of at most 127 fit.
-    near: [i16; LANES],
     lanes: [i32; LANES],
     active: u32,
     known: u32,
 }
 
 impl Sums {
-    #[inline]
-    fn add(&mut self, weights: &Weights, bucket: u32) {
-        self.active += 1;
-        if self.active.is_multiple_of(256) {
-            self.spill();
-        }
-        if let Some(row) = weights.rows.get(bucket as usize) {
-            for (sum, w) in self.near.iter_mut().zip(row) {
+    /// Adds the rows of at most 256 buckets: as many as 16 bits hold the sum of. The loads do not depend on each other, so
+    /// that their cache misses overlap.
+    fn add(&mut self, weights: &Weights, batch: &[u32]) {
+        let mut near = [0i16; LANES];
+        for bucket in batch {
+            let Some(row) = weights.rows.get(*bucket as usize) else { continue };
+            for (sum, w) in near.iter_mut().zip(row) {
                 *sum = sum.wrapping_add(i16::from(*w));
             }
             self.known += u32::from(row.last().is_some_and(|idf| *idf > 0));
         }
-    }
-
-    fn spill(&mut self) {
-        for (sum, near) in self.lanes.iter_mut().zip(&mut self.near) {
-            *sum += i32::from(std::mem::take(near));
+        for (sum, near) in self.lanes.iter_mut().zip(near) {
+            *sum += i32::from(near);
         }
+        self.active += batch.len() as u32;
     }
 
     /// Scores of the linear model on the unit-length vector of the known features.
-    fn scores(&mut self, weights: &Weights) -> [f32; DOMAINS] {
-        self.spill();
+    fn scores(&self, weights: &Weights) -> [f32; DOMAINS] {
         let squared = self.lanes.last().copied().unwrap_or(0).max(1) as f32;
         let unit = weights.scale / squared.sqrt();
         let mut out = [0.0; DOMAINS];

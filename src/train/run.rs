@@ -149,9 +149,9 @@ fn weighed(all: Vec<(String, Domain, f32, usize)>) -> Vec<Text> {
     let unit = all.len() as f32 / total.max(1e-6);
     let one = |(text, domain, weight, fold): (String, Domain, f32, usize)| {
         let (mut words, mut chars) = (Vec::new(), Vec::new());
-        scan(&text, |group, bucket| match group {
-            Group::Word => words.push(bucket),
-            Group::Char => chars.push(bucket),
+        scan(&text, |group, batch| match group {
+            Group::Word => words.extend_from_slice(batch),
+            Group::Char => chars.extend_from_slice(batch),
         });
         let doc = |features| Doc { features, label: domain.index(), weight: weight * rarity(domain) * unit };
         Text { words: doc(words), chars: doc(chars), text, fold }
