@@ -11,6 +11,7 @@
 //!
 //! Never here: HTTP, candle, files, clocks.
 
+pub mod backward;
 pub mod pool;
 pub mod reference;
 pub mod report;
@@ -213,6 +214,9 @@ fn cost(job: &Attention) -> Report {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -255,7 +259,7 @@ mod tests {
 
         fn check(&self, window: Option<usize>) {
             let pool = Pool::new(2);
-            let want = reference::softmax(&Attention { window, ..self.job() });
+            let want = reference::attention::attend(&Attention { window, ..self.job() });
             for level in levels() {
                 for (i, (got, want)) in self.run(&pool, level, window).iter().zip(&want).enumerate() {
                     let error = (f64::from(*got) - want).abs();

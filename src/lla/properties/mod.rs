@@ -1,0 +1,5 @@
+//! What the attention kernel promises, as properties: the double-precision reference against itself first, its root
+//! being weighted least squares, then the single-precision kernels against the reference.
+
+mod support;
+mod training;
