@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "train")]
 use wattroute::cli::train;
-use wattroute::cli::{ask, check, classify, explain, journal, models, profile, serve, tables};
+use wattroute::cli::{ask, check, classify, energy, explain, journal, models, profile, serve, tables};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,6 +49,8 @@ enum Command {
     Check(check::CheckArgs),
     /// List, fetch and verify local models
     Models(models::ModelsArgs),
+    /// Show every energy meter of this machine, why others are missing, and live watts
+    Energy(energy::Args),
     /// Ask a local model every question of a suite and write its table
     Profile(profile::Args),
     /// Show and check intelligence-per-watt tables
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(config, &args),
         Command::Models(args) => models::run(&args),
+        Command::Energy(args) => energy::run(config, &args),
         Command::Profile(args) => profile::run(config, &args),
         Command::Tables(args) => tables::run(&args),
         Command::Journal(args) => journal::run(config, &args),

@@ -4,6 +4,7 @@
 pub mod ask;
 pub mod check;
 pub mod classify;
+pub mod energy;
 pub mod explain;
 pub mod journal;
 pub mod models;

@@ -243,8 +243,8 @@ pub struct Cache {
     pub ttl: Duration,
 }
 
-/// Assumptions for cloud energy, printed with every saving.
-#[derive(Debug, Clone, Copy)]
+/// Assumptions for cloud energy, printed with every saving, and what is known of this machine's.
+#[derive(Debug, Clone)]
 pub struct Energy {
     /// Server batch for low, mid, high joules: a large batch is the low figure.
     pub batch: [u32; 3],
@@ -252,4 +252,16 @@ pub struct Energy {
     pub pue: [f64; 3],
     /// TDP of this machine's CPU in watts, when the shipped table lacks it.
     pub cpu_tdp_w: Option<f64>,
+    /// A meter at the plug.
+    pub wall: Option<Wall>,
+}
+
+/// Where a meter at the plug is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wall {
+    /// A file with one number of watts.
+    File(PathBuf),
+    /// A program and its arguments; it prints one number of watts a line for as long as it likes, and is started again when it
+    /// ends.
+    Program(Vec<String>),
 }

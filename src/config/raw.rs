@@ -172,4 +172,6 @@ pub struct Energy {
     pub batch: Option<Vec<f64>>,
     pub pue: Option<Vec<f64>>,
     pub cpu_tdp_w: Option<f64>,
+    pub wall_file: Option<String>,
+    pub wall_command: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::backends::backend;
-use super::checked::{Cache, Config, Energy, Journal, Limits, Policy};
+use super::checked::{Cache, Config, Energy, Journal, Limits, Policy, Wall};
 use super::env::Around;
 use super::problem::{Problems, did_you_mean, looks_secret, shown};
 use super::raw;
@@ -37,7 +37,7 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
     aliases(&raw.aliases, &names, &policy, &mut problems);
     let journal = journal(&raw.journal, around, &mut problems);
     let cache = cache(&raw.cache, &mut problems);
-    let energy = energy(&raw.energy, &mut problems);
+    let energy = energy(&raw.energy, around, &mut problems);
     let all = match (server, limits, journal, cache, energy) {
         (Some(server), Some(limits), Some(journal), Some(cache), Some(energy)) => Some(Config {
             file: None,
@@ -234,7 +234,7 @@ fn cache(raw: &raw::Cache, problems: &mut Problems) -> Option<Cache> {
     Some(Cache { enabled, sampled, max_bytes: max_bytes?, ttl: ttl? })
 }
 
-fn energy(raw: &raw::Energy, problems: &mut Problems) -> Option<Energy> {
+fn energy(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Energy> {
     // Low, mid and high joules: a provider under heavy load, the middle of the measured curves, a lightly loaded one.
     let batch = triple(raw.batch.as_deref().unwrap_or(&[256.0, 64.0, 16.0]));
     let batch = batch.filter(|[a, b, c]| {
@@ -263,7 +263,25 @@ fn energy(raw: &raw::Energy, problems: &mut Problems) -> Option<Energy> {
         reason = "whole and from 1 to 65536, checked above"
     )]
     let batch = batch?.map(|b| b as u32);
-    Some(Energy { batch, pue: pue?, cpu_tdp_w: tdp? })
+    let wall = wall(raw, around, problems);
+    Some(Energy { batch, pue: pue?, cpu_tdp_w: tdp?, wall })
+}
+
+/// A file relative to the configuration, or a program by its words; whether they can be read is for `wattroute energy`.
+fn wall(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Wall> {
+    match (raw.wall_file.as_deref(), raw.wall_command.as_deref()) {
+        (Some(_), Some(_)) => {
+            problems.add("energy.wall_command", "stands alone: remove wall_file or this".to_owned());
+            None
+        }
+        (Some(file), None) => Some(Wall::File(around.base.join(file))),
+        (None, Some(command)) if command.trim().is_empty() => {
+            problems.add("energy.wall_command", "is empty: name a program that prints watts".to_owned());
+            None
+        }
+        (None, Some(command)) => Some(Wall::Program(command.split_whitespace().map(str::to_owned).collect())),
+        (None, None) => None,
+    }
 }
 
 fn triple(values: &[f64]) -> Option<[f64; 3]> {

@@ -100,6 +100,8 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("energy.batch", Shape::Numbers),
     ("energy.pue", Shape::Numbers),
     ("energy.cpu_tdp_w", Shape::Float),
+    ("energy.wall_file", Shape::Text),
+    ("energy.wall_command", Shape::Text),
 ];
 
 /// Words of other programs' files, and what they are called here.

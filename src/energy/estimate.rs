@@ -15,7 +15,7 @@ use crate::clock::{self, Instant};
 /// Processor names and their TDP; see the README beside the file.
 const TDP_GZ: &[u8] = include_bytes!("../../eval/data/energy/cpu_tdp.csv.gz");
 /// Ticks per second of `/proc/self/stat`; Linux fixes it at 100 for user space.
-const TICKS_PER_S: f64 = 100.0;
+pub const TICKS_PER_S: f64 = 100.0;
 /// Watts of one busy logical processor where the package is unknown: 360 W over 192 (96-core server part), 3.5 W, and
 /// 125 W over 20 (desktop part).
 const UNKNOWN_W: [f64; 3] = [1.9, 3.5, 6.3];

@@ -2,8 +2,13 @@
 //!
 //! Invariant: unknown is unknown. No figure here defaults to 0, and every figure carries its [`Basis`].
 
+pub mod attribution;
 pub mod cloud;
 pub mod estimate;
+pub mod idle;
+pub mod meters;
+pub mod sampler;
+pub mod series;
 
 use serde::{Deserialize, Serialize};
 

@@ -5,6 +5,7 @@
 mod config;
 mod cut_stream;
 mod embedded;
+mod energy;
 mod hang_up;
 mod hosts;
 mod journal;
