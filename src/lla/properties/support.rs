@@ -1,5 +1,10 @@
 //! Random problems and comparisons. Everything is a function of a seed.
 
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::RngSeed;
+
+use crate::lla::reference::Local;
 use crate::lla::reference::attention::wide;
 use crate::lla::reference::job::{Job, Rho};
 use crate::lla::{Shape, simd::Level};
@@ -23,6 +28,60 @@ pub fn normals(random: &mut fastrand::Rng, n: usize) -> Vec<f64> {
 /// The same in single precision.
 pub fn floats(random: &mut fastrand::Rng, n: usize) -> Vec<f32> {
     (0..n).map(|_| normal(random) as f32).collect()
+}
+
+/// So many cases, the same on every machine and day.
+pub fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(2510),
+        failure_persistence: None,
+        max_shrink_iters: 40,
+        ..ProptestConfig::default()
+    }
+}
+
+/// One query's problem in double precision: standard normal keys and values, a query some way out.
+#[derive(Clone)]
+pub struct Problem {
+    pub d: usize,
+    pub dv: usize,
+    pub n: usize,
+    pub lambda: f64,
+    pub scale: f64,
+    pub query: Vec<f64>,
+    pub keys: Vec<f64>,
+    pub values: Vec<f64>,
+}
+
+impl std::fmt::Debug for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "d {} dv {} n {} lambda {} scale {}", self.d, self.dv, self.n, self.lambda, self.scale)
+    }
+}
+
+impl Problem {
+    /// With all drawn from `seed`; scale `1 / sqrt(d)`.
+    pub fn new(seed: u64, (d, dv, n): (usize, usize, usize), lambda: f64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let query = normals(&mut random, d).iter().map(|x| 1.5 * x).collect();
+        let (keys, values) = (normals(&mut random, n * d), normals(&mut random, n * dv));
+        Self { d, dv, n, lambda, scale: 1.0 / (d as f64).sqrt(), query, keys, values }
+    }
+
+    /// As the reference takes it.
+    pub fn local(&self) -> Local<'_> {
+        Local::softmax(&self.query, &self.keys, &self.values, self.scale, self.lambda)
+    }
+}
+
+/// Problems with heads of 1 to 128 numbers, values of another width, few and many keys, ridges of 0.1 to 100.
+pub fn problem() -> impl Strategy<Value = Problem> {
+    let sizes = (select(vec![1, 3, 16, 64, 128]), 0..7_usize, select(vec![1, 2, 5, 16]));
+    (any::<u64>(), sizes, select(vec![0.1, 1.0, 10.0, 100.0])).prop_map(|(seed, (d, keys, dv), lambda)| {
+        let n = [1, 2, (d / 2).max(1), d, d + 1, 4 * d, 1000][keys];
+        Problem::new(seed, (d, dv, n), lambda)
+    })
 }
 
 /// A sequence from position 0, or a run that ends it.
