@@ -1,7 +1,8 @@
-"""Makes first.jsonl from published outcome tables: `python3 eval/suites/make.py FOLDER > eval/suites/first.jsonl`.
+"""Makes a suite from published outcome tables: `python3 eval/suites/make.py FOLDER NAME > eval/suites/NAME.jsonl`.
 
-FOLDER holds mmlu_pro.jsonl.gz and zeroeval_gsm.jsonl.gz (id, domain, prompt, options, reference). Questions are taken in
-the order of the SHA-256 of their id, so that the choice depends on nothing else.
+NAME is first, mmlu-pro, gsm8k or cruxeval. FOLDER holds mmlu_pro.jsonl.gz, zeroeval_gsm.jsonl.gz and zeroeval_crux.jsonl.gz
+(id, domain, prompt, options, reference). Questions are taken in the order of the SHA-256 of their id, so that the choice
+depends on nothing else.
 """
 import gzip, hashlib, json, sys
 
@@ -20,7 +21,7 @@ DOMAIN = {
     "history": "Education instruction and library",
     "philosophy": "Education instruction and library",
 }
-PER_CATEGORY, NUMBERS, LONGEST = 24, 60, 1500
+LONGEST = 1500
 
 
 def rows(name):
@@ -33,12 +34,35 @@ def put(**row):
     print(json.dumps(row, ensure_ascii=False))
 
 
-taken = {c: 0 for c in DOMAIN}
-for r in rows("mmlu_pro.jsonl.gz"):
-    c = r["domain"]
-    size = len(r["prompt"]) + sum(map(len, r["options"]))
-    if c in taken and taken[c] < PER_CATEGORY and size <= LONGEST and len(r["options"]) <= 10:
-        taken[c] += 1
-        put(id=r["id"], domain=DOMAIN[c], kind="choice", prompt=r["prompt"], options=r["options"], answer=r["reference"])
-for r in rows("zeroeval_gsm.jsonl.gz")[:NUMBERS]:
-    put(id=r["id"], domain=DOMAIN["math"], kind="number", prompt=r["prompt"], answer=r["reference"])
+def choices(each):
+    taken = {c: 0 for c in DOMAIN}
+    for r in rows("mmlu_pro.jsonl.gz"):
+        c = r["domain"]
+        size = len(r["prompt"]) + sum(map(len, r["options"]))
+        if c in taken and taken[c] < each and size <= LONGEST and len(r["options"]) <= 10:
+            taken[c] += 1
+            put(id=r["id"], domain=DOMAIN[c], kind="choice", prompt=r["prompt"], options=r["options"], answer=r["reference"])
+
+
+def numbers(count):
+    for r in rows("zeroeval_gsm.jsonl.gz")[:count]:
+        put(id=r["id"], domain=DOMAIN["math"], kind="number", prompt=r["prompt"], answer=r["reference"])
+
+
+def literals(count):
+    for r in rows("zeroeval_crux.jsonl.gz")[:count]:
+        put(id=r["id"], domain=DOMAIN["math"], kind="literal", prompt=r["prompt"], answer=r["reference"])
+
+
+match sys.argv[2]:
+    case "first":
+        choices(24)
+        numbers(60)
+    case "mmlu-pro":
+        choices(40)
+    case "gsm8k":
+        numbers(200)
+    case "cruxeval":
+        literals(200)
+    case other:
+        sys.exit(f"no suite {other}: first, mmlu-pro, gsm8k or cruxeval")

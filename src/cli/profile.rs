@@ -79,17 +79,18 @@ async fn profile(args: &Args, embedded: &Embedded) -> Result<ExitCode, String> {
     let mut records = run::earlier(&log)?;
     records.retain(|r| questions.iter().any(|q| q.id == r.id));
     let bar = progress(questions.len(), records.len());
-    let mut right = records.iter().filter(|r| r.correct).count();
-    let mut scored = records.len();
+    let mut right = records.iter().filter(|r| r.correct == Some(true)).count();
+    let mut scored = records.iter().filter(|r| r.correct.is_some()).count();
     let failed = run::all(&engine, &questions, &mut records, &log, |record| {
-        right += usize::from(record.correct);
-        scored += 1;
+        right += usize::from(record.correct == Some(true));
+        scored += usize::from(record.correct.is_some());
         bar.set_message(format!("{right} of {scored} right"));
         bar.inc(1);
     })
     .await?;
     bar.finish();
-    let table = table::of(&records, about(args, embedded, failed));
+    let unscored = records.len() - scored;
+    let table = table::of(&records, about(args, embedded, failed, unscored));
     let text = serde_json::to_string_pretty(&table).map_err(|e| e.to_string())? + "\n";
     let unfinished = args.out.with_extension("part");
     std::fs::write(&unfinished, &text)
@@ -112,7 +113,7 @@ fn progress(all: usize, done: usize) -> ProgressBar {
     bar
 }
 
-fn about(args: &Args, embedded: &Embedded, failed: u32) -> table::About {
+fn about(args: &Args, embedded: &Embedded, failed: u32, unscored: usize) -> table::About {
     let processor = estimate::processor();
     let suite = args.suite.display();
     let limit = args.limit.map(|n| format!(" --limit {n}")).unwrap_or_default();
@@ -122,6 +123,9 @@ fn about(args: &Args, embedded: &Embedded, failed: u32) -> table::About {
     ];
     if failed > 0 {
         notes.push(format!("{failed} questions got no answer and are in no figure"));
+    }
+    if unscored > 0 {
+        notes.push(format!("{unscored} answers need a judge and are in no figure"));
     }
     table::About {
         model: args.model_name.clone().unwrap_or_else(|| embedded.model.clone()),

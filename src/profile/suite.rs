@@ -1,10 +1,12 @@
-//! A suite: questions with a domain and an answer that needs no judge, one JSON object a line.
+//! A suite: questions with a domain and what a right answer is, one JSON object a line.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::classify::domain::Domain;
+use crate::profile::grade::{self, literal, rules, rules::Rule, short};
 
 /// One question.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -19,10 +21,17 @@ pub struct Question {
     /// The question's text.
     pub prompt: String,
     /// Options of multiple choice, A first.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
-    /// Letter or number.
+    /// Letter, number, literal, or the reference answer that a judge compares with.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
+    /// Wordings of a short answer that are right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<String>,
+    /// Instructions that the answer must keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
 }
 
 /// How an answer is graded.
@@ -33,6 +42,14 @@ pub enum Kind {
     Choice,
     /// By number.
     Number,
+    /// By one of the accepted wordings.
+    Short,
+    /// By the value of a Python literal.
+    Literal,
+    /// By counting what the instructions ask for.
+    Rules,
+    /// By a judge that compares it with the reference answer.
+    Pair,
 }
 
 impl Question {
@@ -47,6 +64,9 @@ impl Question {
                 text.push_str("\nGive only the letter of the correct option.");
             }
             Kind::Number => text.push_str("\nWork it out briefly, then end with: The answer is NUMBER."),
+            Kind::Short => text.push_str("\nAnswer in a few words."),
+            Kind::Literal => text.push_str("\nGive only the completed assertion."),
+            Kind::Rules | Kind::Pair => {}
         }
         text
     }
@@ -55,20 +75,58 @@ impl Question {
     pub fn max_tokens(&self) -> u32 {
         match self.kind {
             Kind::Choice => 16,
+            Kind::Short => 32,
+            Kind::Literal => 192,
             Kind::Number => 256,
+            Kind::Rules | Kind::Pair => 512,
         }
     }
 
-    /// Whether an answer is right; an answer without a letter or number is wrong.
-    pub fn grade(&self, answer: &str) -> bool {
+    /// Whether an answer is right; none where only a judge can say. An answer without a letter, number or literal is wrong.
+    pub fn grade(&self, answer: &str) -> Option<bool> {
         match self.kind {
             Kind::Choice => {
-                super::grade::letter(answer, self.options.len()).is_some_and(|l| self.answer == l.to_string())
+                Some(grade::letter(answer, self.options.len()).is_some_and(|l| self.answer == l.to_string()))
             }
-            Kind::Number => match (super::grade::number(answer), super::grade::number(&self.answer)) {
+            Kind::Number => Some(match (grade::number(answer), grade::number(&self.answer)) {
                 (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * b.abs().max(1.0),
                 _ => false,
-            },
+            }),
+            Kind::Short => Some(short::matches(answer, &self.accepted)),
+            Kind::Literal => Some(literal::matches(answer, &self.answer)),
+            Kind::Rules => Some(rules::all_hold(answer, &self.rules)),
+            Kind::Pair => None,
+        }
+    }
+
+    /// What is wrong with the row: the field and why.
+    fn problem(&self) -> Option<String> {
+        let letter = || {
+            let mut chars = self.answer.chars();
+            let last = ('A'..='J').nth(self.options.len().saturating_sub(1)).unwrap_or('A');
+            matches!((chars.next(), chars.next()), (Some(c), None) if ('A'..=last).contains(&c))
+        };
+        match self.kind {
+            _ if self.id.trim().is_empty() => Some("id: is empty".to_owned()),
+            _ if self.prompt.trim().is_empty() => Some("prompt: is empty".to_owned()),
+            Kind::Choice if !(2..=10).contains(&self.options.len()) => {
+                Some(format!("options: needs 2 to 10, has {}", self.options.len()))
+            }
+            Kind::Choice if !letter() => Some("answer: must be the letter of one of the options".to_owned()),
+            Kind::Number if grade::number(&self.answer).is_none() => Some("answer: must hold a number".to_owned()),
+            Kind::Literal if self.answer.trim().is_empty() => Some("answer: is empty".to_owned()),
+            Kind::Short if !self.accepted.iter().any(|a| !a.trim().is_empty()) => {
+                Some("accepted: needs at least one wording".to_owned())
+            }
+            Kind::Rules if self.rules.is_empty() => Some("rules: needs at least one".to_owned()),
+            Kind::Rules => {
+                let found = self.rules.iter().enumerate().find_map(|(i, r)| Some((i, r.problem()?)));
+                found.map(|(i, why)| format!("rules[{i}]: {why}"))
+            }
+            Kind::Pair if self.answer.trim().is_empty() => {
+                Some("answer: needs the reference that a judge compares with".to_owned())
+            }
+            _ => None,
         }
     }
 }
@@ -76,26 +134,131 @@ impl Question {
 /// Reads a suite.
 ///
 /// # Errors
-/// Names file, line and field of every malformed row, ten at most.
+/// Names file, line and field of every malformed row, ten at most; ids must be unique.
 pub fn load(path: &Path) -> Result<Vec<Question>, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let mut questions = Vec::new();
+    parse(&text, &path.display().to_string())
+}
+
+/// Reads a suite's text; `name` is what errors call it.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(text: &str, name: &str) -> Result<Vec<Question>, String> {
+    let mut questions: Vec<Question> = Vec::new();
+    let mut seen = HashSet::new();
     let mut bad = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+        let at = format!("{name}:{}", index + 1);
         match serde_json::from_str::<Question>(line) {
-            Ok(q) if q.kind == Kind::Choice && !(2..=10).contains(&q.options.len()) => {
-                bad.push(format!("{}:{}: options: needs 2 to 10, has {}", path.display(), index + 1, q.options.len()));
-            }
-            Ok(q) => questions.push(q),
-            Err(e) => bad.push(format!("{}:{}: {e}", path.display(), index + 1)),
+            Err(e) => bad.push(format!("{at}: {e}")),
+            Ok(question) => match question.problem() {
+                Some(why) => bad.push(format!("{at}: {why}")),
+                None if !seen.insert(question.id.clone()) => {
+                    bad.push(format!("{at}: id: {} is there twice", question.id))
+                }
+                None => questions.push(question),
+            },
         }
     }
     if !bad.is_empty() {
+        let more = bad.len().saturating_sub(10);
         bad.truncate(10);
+        if more > 0 {
+            bad.push(format!("and {more} more"));
+        }
         return Err(bad.join("\n"));
     }
     if questions.is_empty() {
-        return Err(format!("{}: no questions in it", path.display()));
+        return Err(format!("{name}: no questions in it"));
     }
     Ok(questions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"{"id":"1","domain":"None","kind":"short","prompt":"p","accepted":["yes"]}"#;
+
+    #[test]
+    fn every_bad_row_is_named_with_its_line_and_field() {
+        for (row, want) in [
+            (r#"{"id":"","domain":"None","kind":"number","prompt":"p","answer":"3"}"#, "s:2: id: is empty"),
+            (
+                r#"{"id":"2","domain":"None","kind":"number","prompt":"p","answer":"three"}"#,
+                "answer: must hold a number",
+            ),
+            (
+                r#"{"id":"2","domain":"None","kind":"choice","prompt":"p","options":["a"],"answer":"A"}"#,
+                "options: needs 2",
+            ),
+            (
+                r#"{"id":"2","domain":"None","kind":"choice","prompt":"p","options":["a","b"],"answer":"C"}"#,
+                "answer: must be the letter",
+            ),
+            (r#"{"id":"2","domain":"None","kind":"short","prompt":"p"}"#, "accepted: needs"),
+            (r#"{"id":"2","domain":"None","kind":"rules","prompt":"p"}"#, "rules: needs"),
+            (
+                r#"{"id":"2","domain":"None","kind":"rules","prompt":"p","rules":[{"rule":"words"}]}"#,
+                "rules[0]: needs min",
+            ),
+            (r#"{"id":"2","domain":"None","kind":"pair","prompt":"p"}"#, "answer: needs the reference"),
+            (r#"{"id":"1","domain":"None","kind":"number","prompt":"p","answer":"3"}"#, "id: 1 is there twice"),
+            (r#"{"id":"2","domian":"None"}"#, "s:2: unknown field `domian`"),
+            ("{", "s:2: EOF"),
+        ] {
+            let said = parse(&format!("{GOOD}\n{row}\n"), "s").unwrap_err();
+            assert!(said.contains(want), "{row}: {said}");
+        }
+        assert_eq!(parse("\n\n", "s").unwrap_err(), "s: no questions in it");
+        let many = "x\n".repeat(15);
+        assert!(parse(&many, "s").unwrap_err().ends_with("and 5 more"));
+        assert_eq!(parse(GOOD, "s").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn each_kind_is_graded_by_its_own_grader() {
+        let question = |row: &str| parse(row, "s").unwrap().remove(0);
+        for (row, answer, want) in [
+            (GOOD, "Yes, it is", Some(true)),
+            (
+                r#"{"id":"1","domain":"None","kind":"literal","prompt":"p","answer":"[1, 2]"}"#,
+                "assert f() == [1,2]",
+                Some(true),
+            ),
+            (
+                r#"{"id":"1","domain":"None","kind":"rules","prompt":"p","rules":[{"rule":"words","max":2}]}"#,
+                "one two three",
+                Some(false),
+            ),
+            (r#"{"id":"1","domain":"None","kind":"pair","prompt":"p","answer":"r"}"#, "anything", None),
+        ] {
+            assert_eq!(question(row).grade(answer), want, "{row}");
+        }
+    }
+
+    #[test]
+    fn every_shipped_suite_is_sound() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("eval/suites");
+        let mut kinds = HashSet::new();
+        let mut files = 0;
+        for entry in std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            if entry.extension().is_some_and(|x| x == "jsonl") {
+                kinds.extend(load(&entry).unwrap().into_iter().map(|q| format!("{:?}", q.kind)));
+                files += 1;
+            }
+        }
+        assert!(files >= 6 && kinds.len() >= 5, "{files} {kinds:?}");
+    }
+
+    #[test]
+    fn a_literal_suite_scores_its_own_answers_as_right() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("eval/suites/cruxeval.jsonl");
+        let questions = load(&file).unwrap();
+        let own = questions.iter().filter(|q| q.grade(&q.answer) == Some(true)).count();
+        assert_eq!(own, questions.len());
+        let others = questions.iter().zip(questions.iter().skip(1)).filter(|(a, b)| a.answer != b.answer);
+        assert!(others.clone().count() > 100 && others.filter(|(a, b)| a.grade(&b.answer) == Some(true)).count() == 0);
+    }
 }

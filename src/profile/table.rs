@@ -17,8 +17,8 @@ pub struct Record {
     pub id: String,
     /// Its domain.
     pub domain: Domain,
-    /// Graded right.
-    pub correct: bool,
+    /// Graded right; null where only a judge could say and none did.
+    pub correct: Option<bool>,
     /// Prompt tokens, template included.
     pub input_tokens: u32,
     /// Generated tokens.
@@ -51,15 +51,15 @@ pub struct About {
     pub provenance: Provenance,
 }
 
-/// The table of a set of records.
-pub fn of(records: &[Record], about: About) -> Table {
+/// The table of a set of records. Those that were not scored leave accuracy and energy alike.
+pub fn of(all_records: &[Record], about: About) -> Table {
+    let records: Vec<&Record> = all_records.iter().filter(|r| r.correct.is_some()).collect();
     let mut by_domain: BTreeMap<Domain, Vec<&Record>> = BTreeMap::new();
-    for record in records {
+    for record in &records {
         by_domain.entry(record.domain).or_default().push(record);
     }
-    let all: Vec<&Record> = records.iter().collect();
     let known = records.iter().all(|r| r.prefill_j.is_some() && r.decode_j.is_some()) && !records.is_empty();
-    let sum = |f: &dyn Fn(&Record) -> f64| records.iter().map(f).sum::<f64>();
+    let sum = |f: &dyn Fn(&Record) -> f64| records.iter().map(|r| f(r)).sum::<f64>();
     let ratio = |a: f64, b: f64| (b > 0.0).then_some(a / b);
     let (input, output) = (sum(&|r| f64::from(r.input_tokens)), sum(&|r| f64::from(r.output_tokens)));
     let (prefill_s, decode_s) = (sum(&|r| r.prefill_s), sum(&|r| r.decode_s));
@@ -72,7 +72,7 @@ pub fn of(records: &[Record], about: About) -> Table {
         ttft_s: ratio(prefill_s, f64::from(u32::try_from(records.len()).unwrap_or(u32::MAX))),
         input_tokens_per_s: ratio(input, prefill_s),
         output_tokens_per_s: ratio(output, decode_s),
-        watts: mean_watts(&all),
+        watts: mean_watts(&records),
     };
     Table {
         schema: 1,
@@ -83,7 +83,7 @@ pub fn of(records: &[Record], about: About) -> Table {
         basis: if known { about.basis } else { Basis::Unknown },
         provenance: about.provenance,
         tokens,
-        overall: row(&all),
+        overall: row(&records),
         domains: by_domain.iter().map(|(domain, rows)| (*domain, row(rows))).collect(),
     }
 }
@@ -91,7 +91,7 @@ pub fn of(records: &[Record], about: About) -> Table {
 /// Figures of one set of records. IPW and IPJ are ratios of means: E\[acc\] / E\[W\], E\[acc\] / E\[J\].
 fn row(records: &[&Record]) -> Row {
     let n = u32::try_from(records.len()).unwrap_or(u32::MAX);
-    let correct = u32::try_from(records.iter().filter(|r| r.correct).count()).unwrap_or(u32::MAX);
+    let correct = u32::try_from(records.iter().filter(|r| r.correct == Some(true)).count()).unwrap_or(u32::MAX);
     let (coverage_low, coverage_high) = wilson(correct, n);
     let count = f64::from(n.max(1));
     let coverage = f64::from(correct) / count;
@@ -129,7 +129,7 @@ mod tests {
         Record {
             id: id.to_string(),
             domain: "Legal services".parse().unwrap(),
-            correct,
+            correct: Some(correct),
             input_tokens: 10,
             output_tokens: 5,
             prefill_s: seconds / 4.0,
@@ -163,6 +163,15 @@ mod tests {
         assert!((table.overall.ipw.unwrap() - (2.0 / 3.0) / 200.0).abs() < 1e-12);
         assert!((table.overall.ipj.unwrap() - (2.0 / 3.0) / (1600.0 / 3.0)).abs() < 1e-12);
         assert!((table.tokens.joules_per_output_token.unwrap() - 1200.0 / 15.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_nobody_scored_is_in_no_figure() {
+        let scored = [record(1, true, 100.0, 2.0), record(2, false, 200.0, 1.0)];
+        let mut all = scored.to_vec();
+        all.push(Record { correct: None, ..record(3, true, 900.0, 9.0) });
+        let text = |records: &[Record]| serde_json::to_string(&of(records, about())).unwrap();
+        assert_eq!(text(&all), text(&scored));
     }
 
     #[test]

@@ -13,9 +13,8 @@ fn run(folder: &Path, arguments: &[&str]) -> (Vec<Value>, Option<i32>) {
 }
 
 fn configured(folder: &Path, energy: &str) {
-    let text = format!(
-        "[backends.m]\nplace = \"local\"\nkind = \"embedded\"\nmodel = \"smollm2-135m\"\n[energy]\n{energy}\n"
-    );
+    let text =
+        format!("[backends.m]\nplace = \"local\"\nkind = \"embedded\"\nmodel = \"smollm2-135m\"\n[energy]\n{energy}\n");
     fs::write(folder.join("wattroute.toml"), text).unwrap();
 }
 

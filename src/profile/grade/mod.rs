@@ -1,4 +1,8 @@
-//! Graders that need no model: letters of multiple choice and numbers. Pure.
+//! Graders that need no model: letters, numbers, short answers, literals of code, checkable rules. Pure.
+
+pub mod literal;
+pub mod rules;
+pub mod short;
 
 /// The option letter an answer settles on, `A`..=`J`, limited to the first `options` letters.
 ///
