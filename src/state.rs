@@ -104,4 +104,7 @@ pub fn same_model(a: &checked::Embedded, b: &checked::Embedded) -> bool {
         && a.context == b.context
         && a.threads == b.threads
         && a.queue == b.queue
+        && a.streams == b.streams
+        && a.kv_memory == b.kv_memory
+        && a.stall == b.stall
 }

@@ -30,7 +30,7 @@ use crate::api::query::Query;
 use crate::clock;
 use crate::config::checked::{self, Kind};
 use crate::engine::Engine;
-use crate::engine::types::ModelSpec;
+use crate::engine::types::{Batch, ModelSpec};
 use crate::fault::{Fault, Kind as FaultKind};
 use crate::meter;
 use crate::models::{self, Store};
@@ -177,6 +177,7 @@ fn engine(model: &checked::Embedded, before: Option<&Backend>) -> Result<Arc<Eng
         template: model.template.clone(),
         threads: model.threads,
         queue: model.queue,
+        batch: Batch { streams: model.streams, kv_memory: model.kv_memory, stall: model.stall },
     };
     Engine::load(&spec).map(Arc::new).map_err(|e| e.to_string())
 }

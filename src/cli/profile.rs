@@ -10,7 +10,7 @@ use super::serve;
 use crate::config::checked::{Embedded, Kind};
 use crate::energy::{Basis, estimate};
 use crate::engine::Engine;
-use crate::engine::types::ModelSpec;
+use crate::engine::types::{Batch, ModelSpec};
 use crate::models::{self, Progress, Store};
 use crate::profile::{run, suite, table};
 use crate::tables::{Counts, Provenance, show};
@@ -73,6 +73,7 @@ async fn profile(args: &Args, embedded: &Embedded) -> Result<ExitCode, String> {
         template: embedded.template.clone(),
         threads: embedded.threads,
         queue: 1,
+        batch: Batch { streams: 1, kv_memory: embedded.kv_memory, stall: embedded.stall },
     });
     let engine = engine.map_err(|e| e.to_string())?;
     let log = args.out.with_extension("records.jsonl");

@@ -8,6 +8,7 @@ use super::env::Around;
 use super::problem::{Problems, shown};
 use super::raw;
 use super::resolve::{path_in, span, whole};
+use super::units::size_within;
 use super::upstream::endpoint;
 use crate::policy::types::{Capabilities, Place};
 
@@ -118,6 +119,13 @@ fn embedded(raw: &raw::Backend, place: Place, at: &str, around: &Around, problem
     let context = whole(raw.context, 2048, 64, 1_000_000, &format!("{at}.context"), problems);
     let threads = whole(raw.threads, 0, 0, 1024, &format!("{at}.threads"), problems);
     let queue = whole(raw.queue, 32, 1, 100_000, &format!("{at}.queue"), problems);
+    let streams = whole(raw.streams, 8, 1, 256, &format!("{at}.streams"), problems);
+    let kv_memory = match raw.kv_memory.as_deref() {
+        Some(text) => Some(problems.keep(&format!("{at}.kv_memory"), size_within(text, 1 << 20, 1 << 44))?),
+        None => None,
+    };
+    let stall_at = format!("{at}.stall");
+    let stall = span(raw.stall.as_deref(), Duration::from_millis(100), (10, 10_000), &stall_at, problems);
     Some(Embedded {
         model: model?,
         sha256,
@@ -125,6 +133,9 @@ fn embedded(raw: &raw::Backend, place: Place, at: &str, around: &Around, problem
         context: context?,
         threads: threads?,
         queue: queue?,
+        streams: streams?,
+        kv_memory,
+        stall: stall?,
     })
 }
 

@@ -164,6 +164,12 @@ pub struct Embedded {
     pub threads: usize,
     /// Jobs that may wait.
     pub queue: usize,
+    /// Jobs that run at a time.
+    pub streams: usize,
+    /// Bytes for keys and values of all jobs; `None` is enough for all streams, within a bound.
+    pub kv_memory: Option<u64>,
+    /// How long a step may take that reads a prompt beside streams that speak.
+    pub stall: Duration,
 }
 
 /// US dollars per million tokens.

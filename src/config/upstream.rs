@@ -30,6 +30,9 @@ pub fn endpoint(
             ("template", raw.template.is_some()),
             ("threads", raw.threads.is_some()),
             ("queue", raw.queue.is_some()),
+            ("streams", raw.streams.is_some()),
+            ("kv_memory", raw.kv_memory.is_some()),
+            ("stall", raw.stall.is_some()),
         ],
     );
     let base = match raw.base_url.as_deref() {

@@ -1,43 +1,26 @@
-//! The engine's thread: takes jobs from the queue, one at a time, and sends what they produce.
+//! The engine's thread: runs many streams together, one step after another, and sends what they produce.
 //!
-//! Invariants: a job whose receiver is gone stops within one step (a token, or one chunk of the prompt); a panic or a failed
-//! step ends that job only, and the next one starts from an empty cache; a slow reader never holds the thread, because
-//! its channel has room for the whole answer.
+//! A step gives every stream that speaks its token and reads a piece of the prompts that wait (see `plan`), so the weights
+//! are read once for all. Invariants: a stream's tokens do not depend on which others run beside it; one whose receiver
+//! is gone leaves before the next step; a step that fails ends only the stream to blame, and after a panic every stream
+//! of the step is run once by itself to find it; a panic outside a step ends all streams, and the engine goes on with
+//! empty caches; a slow reader never holds the thread, because its channel has room for the whole answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
-
-use crate::api::query::Sampling;
-use crate::clock::{self, Instant};
+use crate::clock;
 use crate::engine::cache::KvCache;
-use crate::engine::model::Model;
+use crate::engine::model::{Model, Run};
+use crate::engine::plan::{Pace, kept, share};
+use crate::engine::prefixes::{Held, Prefixes, shared};
 use crate::engine::queue::Queue;
-use crate::engine::sample::{Sampler, logprobs};
-use crate::engine::stop::{Found, Stop};
-use crate::engine::tokenizer::{Tokenizer, Utf8};
-use crate::engine::types::{Done, EngineError, Event, Finish, Token};
-
-/// Prompt tokens per forward call: large enough for the kernels to be efficient, small enough that a prompt can be given up
-/// between two calls.
-const PREFILL_CHUNK_TOKENS: usize = 64;
-
-/// A job as the thread sees it.
-pub struct Ticket {
-    /// Prompt ids, at least one, fewer than the context.
-    pub prompt: Vec<u32>,
-    /// Settings.
-    pub sampling: Sampling,
-    /// Most tokens to generate; at least 1, and prompt and answer fit the context.
-    pub limit: usize,
-    /// Where events go; as much room as events can come.
-    pub events: mpsc::Sender<Result<Event, EngineError>>,
-    /// When it was submitted.
-    pub submitted: Instant,
-    /// Whose cached prefix it may use; see [`Job::owner`](crate::engine::types::Job).
-    pub owner: Option<u64>,
-}
+#[cfg(test)]
+use crate::engine::schedules;
+use crate::engine::sequence::{Sequence, Ticket};
+use crate::engine::tokenizer::Tokenizer;
+use crate::engine::types::{Done, EngineError, Event, KvUse};
+use crate::lla::simd::Level;
 
 /// What the thread owns.
 pub struct Worker {
@@ -49,300 +32,259 @@ pub struct Worker {
     pub queue: Arc<Queue<Ticket>>,
     /// Tokens that end an answer.
     pub ends: Vec<u32>,
-    /// The template's opening, the same for everybody.
-    pub opening: Vec<u32>,
-    /// Keys and values of `held`.
-    pub cache: KvCache,
-    /// Tokens in the cache.
-    pub held: Vec<u32>,
-    /// Whose tokens they are.
-    pub owner: Option<u64>,
-    /// Tokens of the last prompt that were in the cache.
-    pub reused: usize,
+    /// Beginnings of prompts that are the same for everybody.
+    pub openings: Vec<Vec<u32>>,
+    /// How much goes into a step.
+    pub pace: Pace,
+    /// Bytes that all caches together may hold; at least one whole context.
+    pub kv_bound: usize,
+    /// Where the use of that memory is reported.
+    pub report: Arc<Mutex<KvUse>>,
+    /// Streams at work, in order of admission.
+    pub running: Vec<Sequence>,
+    /// Caches of streams that have ended.
+    pub prefixes: Prefixes,
 }
 
-/// A job's caller went away.
-struct Left;
-
-enum End {
+/// What became of a stream in a step.
+enum Fate {
+    Goes,
+    /// Nobody reads any more.
     Left,
-    Failed(EngineError),
-}
-
-impl From<EngineError> for End {
-    fn from(error: EngineError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<Left> for End {
-    fn from(_: Left) -> Self {
-        Self::Left
-    }
+    Ends(Done),
+    Fails(EngineError),
 }
 
 impl Worker {
     /// Runs until the queue is closed.
     pub fn run(mut self) {
-        while let Some(ticket) = self.queue.pop() {
-            let ended = catch_unwind(AssertUnwindSafe(|| self.job(&ticket)));
-            let error = match ended {
-                Ok(Ok(())) => continue,
-                Ok(Err(End::Left)) => continue,
-                Ok(Err(End::Failed(error))) => error,
-                Err(_) => EngineError::Step("a bug in the engine stopped this answer".to_owned()),
-            };
-            self.cache = self.model.new_cache();
-            self.held.clear();
-            let _ = ticket.events.try_send(Err(error));
+        while !self.queue.closed() {
+            if catch_unwind(AssertUnwindSafe(|| self.turn())).is_err() {
+                self.prefixes.clear();
+                for sequence in std::mem::take(&mut self.running) {
+                    self.queue.done();
+                    sequence.send(Err(bug()));
+                }
+            }
         }
     }
 
-    fn job(&mut self, ticket: &Ticket) -> Result<(), End> {
+    /// One turn: admits what waits, lets go who left, and runs a step.
+    pub fn turn(&mut self) {
+        if self.running.is_empty() {
+            self.tell();
+            let Some(ticket) = self.queue.wait() else { return };
+            self.admit(ticket);
+        }
+        while let Some(ticket) = self.queue.take(&|ticket| self.fits(ticket)) {
+            self.admit(ticket);
+        }
+        self.settle(&mut |sequence| if sequence.wanted() { Fate::Goes } else { Fate::Left });
         #[cfg(test)]
-        tests::trip(ticket);
-        let started = clock::now();
-        let mut logits = Vec::new();
-        self.prefill(ticket, &mut logits)?;
-        let decoding = clock::now();
-        let mut answer = Answer::new(&ticket.sampling);
-        let finish = loop {
-            let id = answer.sampler.pick(&logits)?;
-            answer.tokens += 1;
-            if self.ends.contains(&id) {
-                break Finish::Stop;
+        self.running.iter().for_each(|sequence| schedules::trip_between(&sequence.ticket));
+        self.step();
+        self.tell();
+    }
+
+    /// Whether the memory that is not promised to running streams is enough for one more.
+    fn fits(&self, ticket: &Ticket) -> bool {
+        self.promised() + self.model.cache_bytes(ticket.tokens()) <= self.kv_bound
+    }
+
+    fn promised(&self) -> usize {
+        self.running.iter().map(|sequence| sequence.reserved).sum()
+    }
+
+    /// Begins a job. Kept caches make room, the least recently used first; the one that serves this job goes last, into it.
+    fn admit(&mut self, ticket: Ticket) {
+        let reserved = self.model.cache_bytes(ticket.tokens());
+        let room = self.kv_bound.saturating_sub(self.promised() + reserved);
+        let mut sequence = Sequence::new(ticket, self.model.new_cache(), reserved);
+        let best = self.prefixes.best(&sequence.wish(&self.openings)).map(|(_, length)| length);
+        while self.prefixes.bytes() > room && self.prefixes.len() > usize::from(best.is_some()) {
+            self.prefixes.forget_oldest();
+        }
+        if self.prefixes.bytes() > room
+            && let Some((mut held, mut cache)) = self.prefixes.take_newest()
+        {
+            let length = kept(best.unwrap_or(0), sequence.ticket.prompt.len());
+            held.tokens.truncate(length);
+            cache.truncate(length);
+            sequence.reused = Some(length);
+            (sequence.held.tokens, sequence.cache) = (held.tokens, cache);
+        }
+        sequence.cache.allow(sequence.ticket.tokens());
+        self.running.push(sequence);
+    }
+
+    /// Copies the longest usable beginning of a stream's prompt from another cache. This comes just before the first piece is
+    /// read, so that it may come from a stream that has read the same words by then.
+    fn look_up(&mut self, at: usize) {
+        let Some(sequence) = self.running.get(at).filter(|sequence| sequence.reused.is_none()) else { return };
+        let wish = sequence.wish(&self.openings);
+        let others = self.running.iter().enumerate().filter(|(other, _)| *other != at);
+        let running = others.map(|(_, other)| (wish.finds(&other.held.tokens, other.held.owner), &other.cache));
+        let (mut length, mut source) =
+            running.max_by_key(|(length, _)| *length).map_or((0, None), |(l, c)| (l, Some(c)));
+        if wish.longest(&self.prefixes) > length
+            && let Some((cache, longer)) = self.prefixes.best(&wish)
+        {
+            (length, source) = (longer, Some(cache));
+        }
+        let length = kept(length, wish.prompt.len());
+        let mut cache = self.model.new_cache();
+        cache.allow(sequence.ticket.tokens());
+        if let Some(source) = source {
+            cache.copy_prefix(source, length);
+        }
+        let tokens = wish.prompt.iter().take(length).copied().collect();
+        if let Some(sequence) = self.running.get_mut(at) {
+            (sequence.cache, sequence.held.tokens, sequence.reused) = (cache, tokens, Some(length));
+        }
+    }
+
+    /// Whether a stream does better to wait: one before it is about to read a longer beginning that both have.
+    fn follows(&self, at: usize) -> bool {
+        let Some(sequence) = self.running.get(at).filter(|sequence| sequence.reused.is_none()) else { return false };
+        let wish = sequence.wish(&self.openings);
+        let usable = |tokens, owner| kept(wish.finds(tokens, owner), wish.prompt.len());
+        let before = || self.running.iter().take(at);
+        let now = before().map(|other| usable(&other.held.tokens, other.held.owner)).max().unwrap_or(0);
+        let now = now.max(kept(wish.longest(&self.prefixes), wish.prompt.len()));
+        before().filter(|other| other.left() > 0).any(|other| usable(&other.ticket.prompt, other.ticket.owner) > now)
+    }
+
+    fn step(&mut self) {
+        let prompts = self.readers();
+        let speaking = self.running.iter().filter(|sequence| sequence.left() == 0).count();
+        let left: Vec<usize> = prompts.iter().filter_map(|at| self.running.get(*at)).map(Sequence::left).collect();
+        let mut takes = vec![0; self.running.len()];
+        for (at, share) in prompts.iter().zip(share(self.pace.chunk(speaking), &left)) {
+            if let Some(take) = takes.get_mut(*at) {
+                *take = share;
             }
-            let (token, stopped) = answer.token(id, self.tokenizer.bytes(id), &logits, &self.tokenizer)?;
-            self.send(ticket, Event::Token(token))?;
-            if stopped {
-                break Finish::Stop;
+        }
+        for (sequence, take) in self.running.iter_mut().zip(takes) {
+            sequence.feed(take);
+        }
+        let tokens: usize = self.running.iter().map(|sequence| sequence.next.len()).sum();
+        let began = clock::now();
+        let mut results = self.forward().into_iter();
+        if !prompts.is_empty() {
+            self.pace.saw(tokens, (clock::now() - began).as_secs_f64());
+        }
+        let (level, table, ends) = (self.model.level(), Arc::clone(&self.tokenizer), self.ends.clone());
+        self.settle(&mut |sequence| {
+            if sequence.next.is_empty() {
+                return Fate::Goes;
             }
-            if answer.tokens >= ticket.limit {
-                break Finish::Length;
+            if let Some(Some(error)) = results.next() {
+                return Fate::Fails(error);
             }
-            self.forward(&[id], &mut logits)?;
-        };
-        let done = Done {
-            finish,
-            tail: answer.tail(),
-            input_tokens: count(ticket.prompt.len()),
-            output_tokens: count(answer.tokens),
-            prefill_s: (decoding - started).as_secs_f64(),
-            decode_s: (clock::now() - decoding).as_secs_f64(),
-            queue_s: (started - ticket.submitted).as_secs_f64(),
-        };
-        Ok(self.send(ticket, Event::Done(done))?)
+            catch_unwind(AssertUnwindSafe(|| after(sequence, level, &table, &ends)))
+                .unwrap_or_else(|_| Fate::Fails(bug()))
+        });
     }
 
-    /// Brings the cache to the end of the prompt, using what it holds where the caller may see that.
-    fn prefill(&mut self, ticket: &Ticket, logits: &mut Vec<f32>) -> Result<(), End> {
-        let mut kept = shared(&self.held, &ticket.prompt);
-        if ticket.owner.is_none() || ticket.owner != self.owner {
-            // Another caller's words must not be guessed from how fast a prompt is read: only the opening is common.
-            kept = kept.min(shared(&self.opening, &ticket.prompt));
-        }
-        // The last token is always run, for its logits.
-        kept = kept.min(ticket.prompt.len().saturating_sub(1));
-        self.cache.truncate(kept);
-        self.held.truncate(kept);
-        (self.owner, self.reused) = (ticket.owner, kept);
-        let rest = ticket.prompt.get(kept..).unwrap_or_default();
-        for chunk in rest.chunks(PREFILL_CHUNK_TOKENS) {
-            self.wanted(ticket)?;
-            self.forward(chunk, logits)?;
-        }
-        Ok(())
-    }
-
-    fn forward(&mut self, tokens: &[u32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        self.model.forward(&mut self.cache, tokens, logits)?;
-        self.held.extend_from_slice(tokens);
-        Ok(())
-    }
-
-    fn wanted(&self, ticket: &Ticket) -> Result<(), Left> {
-        if ticket.events.is_closed() || self.queue.closed() { Err(Left) } else { Ok(()) }
-    }
-
-    fn send(&self, ticket: &Ticket, event: Event) -> Result<(), Left> {
-        self.wanted(ticket)?;
-        ticket.events.try_send(Ok(event)).map_err(|_| Left)
-    }
-}
-
-/// The answer so far.
-struct Answer {
-    sampler: Sampler,
-    stop: Stop,
-    utf8: Utf8,
-    logprobs: Option<usize>,
-    tokens: usize,
-    stopped: bool,
-}
-
-impl Answer {
-    fn new(sampling: &Sampling) -> Self {
-        Self {
-            sampler: Sampler::new(sampling),
-            stop: Stop::new(&sampling.stop),
-            utf8: Utf8::default(),
-            logprobs: sampling.logprobs.map(usize::from),
-            tokens: 0,
-            stopped: false,
-        }
-    }
-
-    /// The event of a chosen token, and whether it completed a stop string.
-    fn token(
-        &mut self,
-        id: u32,
-        bytes: &[u8],
-        logits: &[f32],
-        table: &Tokenizer,
-    ) -> Result<(Token, bool), EngineError> {
-        let text = match self.stop.push(&self.utf8.push(bytes)) {
-            Found::Text(text) => text,
-            Found::Stop(text) => {
-                self.stopped = true;
-                text
+    /// Streams that read their prompt in the next step, their cached beginnings in place.
+    fn readers(&mut self) -> Vec<usize> {
+        let mut readers = Vec::new();
+        for at in 0..self.running.len() {
+            if self.running.get(at).is_some_and(|sequence| sequence.left() > 0) && !self.follows(at) {
+                self.look_up(at);
+                readers.push(at);
             }
+        }
+        readers
+    }
+
+    /// Runs every stream's next tokens together. After a panic, each by itself: the one to blame fails alone.
+    fn forward(&mut self) -> Vec<Option<EngineError>> {
+        let mut active: Vec<&mut Sequence> = self.running.iter_mut().filter(|s| !s.next.is_empty()).collect();
+        if let Ok(results) = together(&self.model, &mut active) {
+            return results;
+        }
+        let alone = |sequence| match together(&self.model, &mut [sequence]) {
+            Ok(mut results) => results.pop().flatten(),
+            Err(error) => Some(error),
         };
-        let mut token = Token { text, bytes: bytes.to_vec(), logprob: None, top: Vec::new() };
-        if let Some(top) = self.logprobs {
-            let found = logprobs(logits, id, top)?;
-            token.logprob = Some(found.chosen);
-            token.top = found.top.iter().map(|(id, p)| (table.bytes(*id).to_vec(), *p)).collect();
-        }
-        Ok((token, self.stopped))
+        active.into_iter().map(alone).collect()
     }
 
-    /// Text still held back when the answer ends.
-    fn tail(&mut self) -> String {
-        if self.stopped {
-            return String::new();
+    /// Asks every stream's fate; ends those that do not go on, and keeps the caches of those that did not fail.
+    fn settle(&mut self, fate: &mut dyn FnMut(&mut Sequence) -> Fate) {
+        let mut at = 0;
+        while let Some(sequence) = self.running.get_mut(at) {
+            let end = match fate(sequence) {
+                Fate::Goes => {
+                    at += 1;
+                    continue;
+                }
+                Fate::Left => None,
+                Fate::Ends(done) => Some(Ok(Event::Done(done))),
+                Fate::Fails(error) => Some(Err(error)),
+            };
+            let mut sequence = self.running.remove(at);
+            self.queue.done();
+            if !matches!(end, Some(Err(_))) {
+                self.keep(
+                    std::mem::take(&mut sequence.held),
+                    std::mem::replace(&mut sequence.cache, self.model.new_cache()),
+                );
+            }
+            if let Some(event) = end {
+                sequence.send(event);
+            }
         }
-        match self.stop.push(&self.utf8.finish()) {
-            Found::Stop(text) => text,
-            Found::Text(text) => text + &self.stop.finish(),
+    }
+
+    /// Keeps what somebody may use again.
+    fn keep(&mut self, mut held: Held, mut cache: KvCache) {
+        if held.owner.is_none() {
+            let opening = self.openings.iter().map(|opening| shared(opening, &held.tokens)).max();
+            held.tokens.truncate(opening.unwrap_or(0));
+            cache.truncate(held.tokens.len());
         }
+        if !held.tokens.is_empty() {
+            cache.shrink();
+            self.prefixes.keep(held, cache);
+        }
+    }
+
+    fn tell(&self) {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.promised = self.promised();
+        report.running = self.running.iter().map(|sequence| sequence.cache.bytes()).sum();
+        report.kept = self.prefixes.bytes();
+        report.prefixes = self.prefixes.len();
     }
 }
 
-/// Length of the common beginning.
-fn shared(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+/// Runs the streams' next tokens in one step. A failure of the whole step leaves the caches as they were.
+fn together(model: &Model, active: &mut [&mut Sequence]) -> Result<Vec<Option<EngineError>>, EngineError> {
+    let step = || {
+        #[cfg(test)]
+        active.iter().for_each(|sequence| schedules::trip(&sequence.ticket));
+        let mut runs: Vec<Run> = active.iter_mut().map(|sequence| sequence.as_run()).collect();
+        model.step(&mut runs)
+    };
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| Err(bug()))
 }
 
-fn count(tokens: usize) -> u32 {
-    u32::try_from(tokens).unwrap_or(u32::MAX)
+/// What follows a step for one stream in it.
+fn after(sequence: &mut Sequence, level: Level, table: &Tokenizer, ends: &[u32]) -> Fate {
+    let speaks = sequence.speaks_next();
+    sequence.ran();
+    if !speaks {
+        return Fate::Goes;
+    }
+    match sequence.speak(level, table, ends) {
+        Ok(None) => Fate::Goes,
+        Ok(Some(done)) => Fate::Ends(done),
+        Err(error) => Fate::Fails(error),
+    }
 }
 
-#[cfg(test)]
-#[path = "../../tests/support/tiny.rs"]
-#[allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, reason = "shared with the integration tests")]
-mod tiny;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::generate::tiny;
-    use crate::engine::template::{self, Template};
-    use crate::engine::vocabulary;
-
-    const BOMB: u64 = 0xB0_0B00;
-
-    /// A bug in the engine, for the job of this owner.
-    pub fn trip(ticket: &Ticket) {
-        assert!(ticket.owner != Some(BOMB), "a bug");
-    }
-
-    fn worker(queue: &Arc<Queue<Ticket>>) -> Worker {
-        let folder = tempfile::tempdir().unwrap();
-        let model = Model::load(&tiny::write(folder.path()), 256, 1).unwrap();
-        let vocabulary = vocabulary::read(model.metadata()).unwrap();
-        let tokenizer = Arc::new(Tokenizer::new(&vocabulary).unwrap());
-        let template = Template::choose(None, &vocabulary, &tokenizer).unwrap();
-        assert_eq!(template.name(), "chatml");
-        Worker {
-            cache: model.new_cache(),
-            ends: template::ends(&vocabulary, &tokenizer),
-            opening: Vec::new(),
-            queue: queue.clone(),
-            held: Vec::new(),
-            owner: None,
-            reused: 0,
-            tokenizer,
-            model,
-        }
-    }
-
-    type Events = mpsc::Receiver<Result<Event, EngineError>>;
-
-    fn ticket(prompt: Vec<u32>, owner: Option<u64>) -> (Ticket, Events) {
-        let (events, receiver) = mpsc::channel(10);
-        let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        (Ticket { prompt, sampling, limit: 4, events, submitted: clock::now(), owner }, receiver)
-    }
-
-    fn last(mut events: Events) -> Option<Result<Event, EngineError>> {
-        std::iter::from_fn(|| events.blocking_recv()).last()
-    }
-
-    #[test]
-    fn a_panic_or_a_failed_step_ends_its_own_job_only() {
-        let queue = Arc::new(Queue::new(8));
-        let worker = worker(&queue);
-        let prompt: Vec<u32> = (40..60).collect();
-        let mut waiting = Vec::new();
-        for (prompt, owner) in [
-            (prompt.clone(), Some(1)),
-            (prompt.clone(), Some(BOMB)),
-            (prompt.clone(), Some(1)),
-            (vec![40, u32::MAX], Some(1)),
-            (prompt.clone(), Some(1)),
-        ] {
-            let (ticket, events) = ticket(prompt, owner);
-            queue.push(ticket).unwrap();
-            waiting.push(events);
-        }
-        let thread = std::thread::spawn(move || worker.run());
-        let ends: Vec<_> = waiting.into_iter().map(last).collect();
-        let good = |end: &Option<Result<Event, EngineError>>| matches!(end, Some(Ok(Event::Done(done))) if done.output_tokens == 4);
-        let failed = |end: &Option<Result<Event, EngineError>>| matches!(end, Some(Err(EngineError::Step(_))));
-        assert!(good(&ends[0]) && good(&ends[2]) && good(&ends[4]), "{ends:?}");
-        assert!(failed(&ends[1]) && failed(&ends[3]), "{ends:?}");
-        queue.close();
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn a_job_nobody_waits_for_takes_no_step() {
-        let queue = Arc::new(Queue::new(8));
-        let mut worker = worker(&queue);
-        let (ticket, events) = ticket((40..60).collect(), None);
-        drop(events);
-        assert!(matches!(worker.job(&ticket), Err(End::Left)));
-        assert_eq!(worker.cache.len(), 0);
-    }
-
-    #[test]
-    fn what_is_cached_for_one_owner_is_not_used_for_another() {
-        let queue = Arc::new(Queue::new(8));
-        let mut worker = worker(&queue);
-        worker.opening = (40..45).collect();
-        let prompt: Vec<u32> = (40..60).collect();
-        let mut kept = |owner| {
-            let (ticket, _events) = ticket(prompt.clone(), owner);
-            let held = worker.held.clone();
-            let mut logits = Vec::new();
-            worker.prefill(&ticket, &mut logits).map_err(|_| ()).unwrap();
-            assert_eq!(worker.held, prompt);
-            (held.len(), worker.reused)
-        };
-        assert_eq!(kept(Some(1)), (0, 0));
-        assert_eq!(kept(Some(1)), (20, 19));
-        assert_eq!(kept(Some(2)), (20, 5));
-        assert_eq!(kept(None), (20, 5));
-        assert_eq!(kept(None), (20, 5));
-    }
+fn bug() -> EngineError {
+    EngineError::Step("a bug in the engine stopped this answer".to_owned())
 }

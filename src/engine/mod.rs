@@ -1,10 +1,11 @@
 //! Embedded local inference: GGUF weights, KV cache, sampling, chat templates by name, a bounded queue.
 //!
 //! Only this module knows candle. A model file can make loading fail; it cannot make the process fail.
-//! One engine runs one sequence at a time on its own thread, with all its kernel threads; further jobs wait in a queue
-//! with a bound, and the one after that is refused.
+//! One engine runs several sequences together on its own thread, with all its kernel threads; further jobs wait in a
+//! queue with a bound, and the one after that is refused.
 
 pub mod acts;
+mod answer;
 pub mod arch;
 pub mod cache;
 pub mod dtype;
@@ -24,12 +25,17 @@ pub mod model;
 #[cfg(test)]
 mod oracle;
 pub mod packed;
+mod plan;
 pub mod pointwise;
+mod prefixes;
 mod queue;
 pub mod repack;
 mod rope;
 mod sample;
+#[cfg(test)]
+mod schedules;
 mod scratch;
+mod sequence;
 mod stop;
 pub mod template;
 #[doc(hidden)]
@@ -41,19 +47,22 @@ pub mod weights;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::engine::generate::{Ticket, Worker};
+use crate::engine::generate::Worker;
 use crate::engine::model::Model;
+use crate::engine::plan::Pace;
+use crate::engine::prefixes::Prefixes;
 use crate::engine::queue::{Queue, Refused};
+use crate::engine::sequence::Ticket;
 use crate::engine::template::Template;
 use crate::engine::tokenizer::{Tokenizer, TooLong};
-use crate::engine::types::{EngineError, Event, Job, ModelSpec, Prompt};
+use crate::engine::types::{Batch, EngineError, Event, Job, KvUse, ModelSpec, Prompt, clamp};
 
 /// A loaded model with its thread. Dropping it stops the thread within one step.
 pub struct Engine {
@@ -63,7 +72,11 @@ pub struct Engine {
     bos: Option<u32>,
     context: usize,
     queue: Arc<Queue<Ticket>>,
+    report: Arc<Mutex<KvUse>>,
 }
+
+/// Memory for keys and values when none is configured and all streams at their full windows would need more.
+const KV_DEFAULT_BYTES: usize = 2 << 30;
 
 impl Engine {
     /// Loads a model and starts its thread. Blocks for as long as the file takes to read and repack.
@@ -83,17 +96,20 @@ impl Engine {
         };
         let (model, vocabulary, tokenizer, template) = loaded.map_err(|_| broken())??;
         let tokenizer = Arc::new(tokenizer);
-        let queue = Arc::new(Queue::new(spec.queue));
+        let queue = Arc::new(Queue::new(spec.queue, spec.batch.streams));
         let context = model.context();
+        let kv_bound = kv_bound(&spec.batch, model.cache_bytes(context), context)?;
+        let report = Arc::new(Mutex::new(KvUse { bound: kv_bound, ..KvUse::default() }));
         let worker = Worker {
-            cache: model.new_cache(),
             ends: template::ends(&vocabulary, &tokenizer),
-            opening: template.render(&tokenizer, &[], context).unwrap_or_default(),
+            openings: vec![template.render(&tokenizer, &[], context).unwrap_or_default()],
             tokenizer: tokenizer.clone(),
             queue: queue.clone(),
-            held: Vec::new(),
-            owner: None,
-            reused: 0,
+            pace: Pace::new(spec.batch.stall),
+            kv_bound,
+            report: report.clone(),
+            running: Vec::new(),
+            prefixes: Prefixes::default(),
             model,
         };
         std::thread::Builder::new()
@@ -101,7 +117,7 @@ impl Engine {
             .spawn(move || worker.run())
             .map_err(|e| EngineError::Load(format!("the engine's thread did not start: {e}")))?;
         let bos = vocabulary.bos.filter(|_| vocabulary.add_bos);
-        Ok(Self { name: spec.name.clone(), tokenizer, template, bos, context, queue })
+        Ok(Self { name: spec.name.clone(), tokenizer, template, bos, context, queue, report })
     }
 
     /// Prompt tokens, template included. Stops counting once the context is passed: a larger result is a lower bound.
@@ -155,9 +171,19 @@ impl Engine {
         self.queue.waiting()
     }
 
-    /// Jobs that run: 0 or 1.
+    /// Jobs that run.
     pub fn running(&self) -> usize {
-        usize::from(self.queue.busy())
+        self.queue.running()
+    }
+
+    /// Jobs that may run at a time.
+    pub fn streams(&self) -> usize {
+        self.queue.streams()
+    }
+
+    /// What keys and values take, as of the last step.
+    pub fn kv(&self) -> KvUse {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether one more job would be refused.
@@ -223,6 +249,17 @@ impl Drop for Generation {
     }
 }
 
-fn clamp(tokens: usize) -> u32 {
-    u32::try_from(tokens).unwrap_or(u32::MAX)
+/// Bytes that keys and values may take, where one whole context takes `one`.
+fn kv_bound(batch: &Batch, one: usize, context: usize) -> Result<usize, EngineError> {
+    let Some(asked) = batch.kv_memory else {
+        return Ok(one.saturating_mul(batch.streams.max(1)).min(KV_DEFAULT_BYTES.max(one)));
+    };
+    let bound = usize::try_from(asked).unwrap_or(usize::MAX);
+    if bound < one {
+        return Err(EngineError::Load(format!(
+            "kv_memory of {bound} bytes does not hold one context of {context} tokens: give it {one} or more, or a \
+             smaller context"
+        )));
+    }
+    Ok(bound)
 }

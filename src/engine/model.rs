@@ -4,29 +4,39 @@
 //! call leaves the cache as it was; nothing here samples, tokenises or waits.
 #![allow(unsafe_code, reason = "tasks write disjoint rows; each block says why it is sound")]
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use crate::engine::acts::Acts;
 use crate::engine::arch::Arch;
-use crate::engine::cache::KvCache;
+use crate::engine::cache::{KvCache, bytes_for};
 use crate::engine::gguf;
 use crate::engine::matmul::{Product, matmul};
 use crate::engine::metadata::Metadata;
 use crate::engine::pointwise::{gated, norm};
 use crate::engine::rope::Rope;
 use crate::engine::scratch::Scratch;
-use crate::engine::types::EngineError;
+use crate::engine::types::{EngineError, clamp};
 use crate::engine::weights::{Layer, Weights};
 use crate::lla::pool::{Panicked, Pool, Shards};
 use crate::lla::ridge::Rho;
 use crate::lla::simd::Level;
-use crate::lla::store::Store;
 use crate::lla::{AttendError, Attention, attend};
 
 /// Tokens that go through all layers together; the activations of one piece stay in the second-level cache.
 const PIECE_TOKENS: usize = 128;
+
+/// One sequence's part in a step.
+pub struct Run<'a> {
+    /// Keys and values of what was run before; those of `tokens` are added.
+    pub cache: &'a mut KvCache,
+    /// What to run; at least one token, and room for all in the cache.
+    pub tokens: &'a [u32],
+    /// Where the logits of the last token go, if they are wanted: `vocab_size` values.
+    pub logits: Option<&'a mut Vec<f32>>,
+}
 
 /// A model ready to run. Shared between threads; one forward pass runs at a time.
 pub struct Model {
@@ -74,28 +84,35 @@ impl Model {
 
     /// Runs `tokens` after those in `cache` and leaves the logits of the last one in `logits` (`vocab_size` values).
     pub fn forward(&self, cache: &mut KvCache, tokens: &[u32], logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        if tokens.is_empty() {
-            return Err(EngineError::Step("no tokens to run".into()));
-        }
-        if let Some(token) = tokens.iter().find(|t| **t as usize >= self.arch.vocabulary) {
-            return Err(EngineError::Step(format!("token {token} is outside the vocabulary")));
-        }
-        if !cache.fits(self.arch.layers, self.arch.heads) {
-            return Err(EngineError::Step("the cache belongs to another model".into()));
-        }
-        let before = cache.len();
+        let error = self.step(&mut [Run { cache, tokens, logits: Some(logits) }])?.pop().flatten();
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Runs several sequences together, so that the weights are read once for all. The results say which runs failed, in
+    /// order; an error is a failure of the whole step. What failed leaves its cache as it was. A run's results are the
+    /// same, bit for bit, whatever runs beside it.
+    pub fn step(&self, runs: &mut [Run]) -> Result<Vec<Option<EngineError>>, EngineError> {
+        let mut errors: Vec<Option<EngineError>> = runs.iter().map(|run| self.refuses(run)).collect();
+        let before: Vec<usize> = runs.iter().map(|run| run.cache.len()).collect();
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = || {
-            for piece in tokens.chunks(PIECE_TOKENS) {
-                self.piece(cache, piece, &mut scratch)?;
+        let all = || {
+            for piece in pieces(runs, &errors) {
+                self.piece(runs, &piece, &mut errors, &mut scratch)?;
             }
-            self.logits(&mut scratch, logits)
+            Ok(())
         };
-        let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(step(Panicked)));
-        if done.is_err() {
-            cache.truncate(before);
+        let done = catch_unwind(AssertUnwindSafe(all)).unwrap_or_else(|_| Err(step(Panicked)));
+        for ((run, error), before) in runs.iter_mut().zip(&errors).zip(before) {
+            if done.is_err() || error.is_some() {
+                run.cache.truncate(before);
+            }
         }
-        done
+        done.map(|()| errors)
+    }
+
+    /// Bytes that the cache of a sequence of `tokens` takes at most.
+    pub fn cache_bytes(&self, tokens: usize) -> usize {
+        bytes_for(self.arch.layers, self.arch.heads, tokens)
     }
 
     /// An empty cache for one sequence.
@@ -138,21 +155,56 @@ impl Model {
         self.level
     }
 
-    /// Embeds a piece and runs it through every layer.
-    fn piece(&self, cache: &mut KvCache, tokens: &[u32], s: &mut Scratch) -> Result<(), EngineError> {
-        let (arch, first) = (&self.arch, cache.len());
-        if !cache.extend(tokens.len()) {
-            let input = u32::try_from(first + tokens.len()).unwrap_or(u32::MAX);
-            return Err(EngineError::Context { input, context: u32::try_from(cache.context()).unwrap_or(u32::MAX) });
+    /// Why a run cannot be part of a step.
+    fn refuses(&self, run: &Run) -> Option<EngineError> {
+        if run.tokens.is_empty() {
+            return Some(EngineError::Step("no tokens to run".into()));
         }
+        if let Some(token) = run.tokens.iter().find(|t| **t as usize >= self.arch.vocabulary) {
+            return Some(EngineError::Step(format!("token {token} is outside the vocabulary")));
+        }
+        if !run.cache.fits(self.arch.layers, self.arch.heads) {
+            return Some(EngineError::Step("the cache belongs to another model".into()));
+        }
+        let (input, context) = (run.cache.len() + run.tokens.len(), run.cache.context());
+        (input > context).then(|| EngineError::Context { input: clamp(input), context: clamp(context) })
+    }
+
+    /// Embeds a piece, runs it through every layer, and computes the logits of the runs that end in it.
+    fn piece(
+        &self,
+        runs: &mut [Run],
+        piece: &[Span],
+        errors: &mut [Option<EngineError>],
+        s: &mut Scratch,
+    ) -> Result<(), EngineError> {
+        self.embed(runs, piece, s);
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            self.attention(index, layer, runs, piece, s)?;
+            self.feed_forward(layer, s).map_err(step)?;
+        }
+        self.logits(runs, piece, errors, s).map_err(step)
+    }
+
+    /// Rows and positions of a piece's tokens; makes room for them in the caches and the working memory.
+    fn embed(&self, runs: &mut [Run], piece: &[Span], s: &mut Scratch) {
+        let arch = &self.arch;
+        let rows: usize = piece.iter().map(|span| span.tokens.len()).sum();
         s.stream.clear();
-        for token in tokens {
-            self.weights.embedding.row(*token as usize, &mut s.row);
-            s.stream.extend(s.row.iter().take(arch.width));
-        }
-        s.turns.resize_with(tokens.len().max(s.turns.len()), Vec::new);
-        for (i, turns) in s.turns.iter_mut().enumerate().take(tokens.len()) {
-            self.rope.at(first + i, turns);
+        s.turns.resize_with(rows.max(s.turns.len()), Vec::new);
+        let mut turns = s.turns.iter_mut();
+        for span in piece {
+            let Some(run) = runs.get_mut(span.run) else { continue };
+            for token in run.tokens.get(span.tokens.clone()).unwrap_or(&[]) {
+                self.weights.embedding.row(*token as usize, &mut s.row);
+                s.stream.extend(s.row.iter().take(arch.width));
+            }
+            run.cache.extend(span.tokens.len());
+            for position in span.first..span.first + span.tokens.len() {
+                if let Some(turns) = turns.next() {
+                    self.rope.at(position, turns);
+                }
+            }
         }
         for (buffer, width) in [
             (&mut s.queries, arch.q_width()),
@@ -162,16 +214,18 @@ impl Model {
             (&mut s.gate, arch.inner),
             (&mut s.up, arch.inner),
         ] {
-            buffer.resize(tokens.len() * width, 0.0);
+            buffer.resize(rows * width, 0.0);
         }
-        for (layer, store) in self.weights.layers.iter().zip(&mut cache.layers) {
-            self.attention(layer, s, first, store)?;
-            self.feed_forward(layer, s).map_err(step)?;
-        }
-        Ok(())
     }
 
-    fn attention(&self, layer: &Layer, s: &mut Scratch, first: usize, store: &mut Store) -> Result<(), EngineError> {
+    fn attention(
+        &self,
+        index: usize,
+        layer: &Layer,
+        runs: &mut [Run],
+        piece: &[Span],
+        s: &mut Scratch,
+    ) -> Result<(), EngineError> {
         let (arch, pool, level) = (&self.arch, &self.pool, self.level);
         self.normed(&mut s.acts, &s.stream, &layer.attention_norm).map_err(step)?;
         let [wq, wk, wv] = &layer.qkv;
@@ -182,13 +236,7 @@ impl Model {
         ];
         matmul(pool, level, &s.acts, &mut products).map_err(step)?;
         self.place(layer, s).map_err(step)?;
-        let failed = |e: AttendError| EngineError::Step(e.to_string());
-        store.append(&s.keys, &s.values).map_err(failed)?;
-        #[expect(clippy::cast_precision_loss, reason = "a head has at most 1024 values")]
-        let scale = 1.0 / (arch.heads.dim as f32).sqrt();
-        let job =
-            Attention { shape: arch.heads, scale, queries: &s.queries, first, store, rho: Rho::Zero, window: None };
-        attend(pool, level, &[job], &mut s.attended).map_err(failed)?;
+        self.attend(index, runs, piece, s)?;
         let (attended, width) = (&s.attended, arch.q_width());
         s.acts.reset(attended.len() / width, width);
         let copy = |row: usize, out: &mut [f32]| {
@@ -199,7 +247,7 @@ impl Model {
         matmul(pool, level, &s.acts, &mut [product]).map_err(step)
     }
 
-    /// Adds biases and turns queries and keys by their positions.
+    /// Adds biases, and turns queries and keys by their positions.
     fn place(&self, layer: &Layer, s: &mut Scratch) -> Result<(), Panicked> {
         let (q_width, kv_width) = (self.arch.q_width(), self.arch.kv_width());
         let tokens = s.queries.len() / q_width;
@@ -223,6 +271,28 @@ impl Model {
                 self.rope.turn(k, turns);
             }
         })
+    }
+
+    /// Puts keys and values into the caches, and attends, every run over its own.
+    fn attend(&self, index: usize, runs: &mut [Run], piece: &[Span], s: &mut Scratch) -> Result<(), EngineError> {
+        let (shape, q_width, kv_width) = (self.arch.heads, self.arch.q_width(), self.arch.kv_width());
+        let failed = |e: AttendError| EngineError::Step(e.to_string());
+        for span in piece {
+            let part = span.rows.start * kv_width..span.rows.end * kv_width;
+            let store = runs.get_mut(span.run).and_then(|run| run.cache.layers.get_mut(index));
+            if let (Some(store), Some(keys), Some(values)) = (store, s.keys.get(part.clone()), s.values.get(part)) {
+                store.append(keys, values).map_err(failed)?;
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a head has at most 1024 values")]
+        let scale = 1.0 / (shape.dim as f32).sqrt();
+        let job = |span: &Span| {
+            let store = runs.get(span.run)?.cache.layers.get(index)?;
+            let queries = s.queries.get(span.rows.start * q_width..span.rows.end * q_width)?;
+            Some(Attention { shape, scale, queries, first: span.first, store, rho: Rho::Zero, window: None })
+        };
+        let jobs: Vec<Attention> = piece.iter().filter_map(job).collect();
+        attend(&self.pool, self.level, &jobs, &mut s.attended).map(drop).map_err(failed)
     }
 
     fn feed_forward(&self, layer: &Layer, s: &mut Scratch) -> Result<(), Panicked> {
@@ -259,19 +329,85 @@ impl Model {
         acts.fill(&self.pool, level, width, &fill)
     }
 
-    /// Logits of the last row of the stream.
-    fn logits(&self, s: &mut Scratch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        let last = s.stream.len().saturating_sub(self.arch.width);
-        let row = s.stream.get(last..).unwrap_or(&[]);
-        if !row.iter().all(|x| x.is_finite()) {
-            return Err(EngineError::Step("the model's numbers overflowed; its file may be damaged".into()));
+    /// Logits of the runs that end in this piece and want them; a run whose numbers overflowed fails.
+    fn logits(
+        &self,
+        runs: &mut [Run],
+        piece: &[Span],
+        errors: &mut [Option<EngineError>],
+        s: &mut Scratch,
+    ) -> Result<(), Panicked> {
+        let (width, vocabulary) = (self.arch.width, self.arch.vocabulary);
+        s.last.clear();
+        let mut wanted: Vec<usize> = Vec::new();
+        for span in piece {
+            let Some(run) = runs.get(span.run).filter(|run| span.tokens.end == run.tokens.len()) else { continue };
+            let row = s.stream.get((span.rows.end - 1) * width..span.rows.end * width).unwrap_or(&[]);
+            if !row.iter().all(|x| x.is_finite())
+                && let Some(error) = errors.get_mut(span.run)
+            {
+                let why = "the model's numbers overflowed; its file may be damaged";
+                *error = Some(EngineError::Step(why.into()));
+            } else if run.logits.is_some() {
+                s.last.extend_from_slice(row);
+                wanted.push(span.run);
+            }
         }
-        self.normed(&mut s.acts, row, &self.weights.norm).map_err(step)?;
-        logits.resize(self.arch.vocabulary, 0.0);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.normed(&mut s.acts, &s.last, &self.weights.norm)?;
+        s.logits.resize(wanted.len() * vocabulary, 0.0);
         let weights = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        let product = Product { weights, out: logits, stride: self.arch.vocabulary, add: false };
-        matmul(&self.pool, self.level, &s.acts, &mut [product]).map_err(step)
+        let product = Product { weights, out: &mut s.logits, stride: vocabulary, add: false };
+        matmul(&self.pool, self.level, &s.acts, &mut [product])?;
+        for (run, row) in wanted.into_iter().zip(s.logits.chunks_exact(vocabulary)) {
+            if let Some(logits) = runs.get_mut(run).and_then(|run| run.logits.as_deref_mut()) {
+                logits.clear();
+                logits.extend_from_slice(row);
+            }
+        }
+        Ok(())
     }
+}
+
+/// Tokens of one run in a piece.
+struct Span {
+    /// Index of the run.
+    run: usize,
+    /// Which of its tokens.
+    tokens: Range<usize>,
+    /// Where they are among the piece's rows.
+    rows: Range<usize>,
+    /// Position of the first.
+    first: usize,
+}
+
+/// Cuts what can run into pieces of at most [`PIECE_TOKENS`], in each of which a run has one part.
+fn pieces(runs: &[Run], errors: &[Option<EngineError>]) -> Vec<Vec<Span>> {
+    let (mut pieces, mut piece, mut room) = (Vec::new(), Vec::new(), PIECE_TOKENS);
+    for (index, (run, _)) in runs.iter().zip(errors).enumerate().filter(|(_, (_, error))| error.is_none()) {
+        let mut from = 0;
+        while from < run.tokens.len() {
+            let to = run.tokens.len().min(from + room);
+            let row = PIECE_TOKENS - room;
+            piece.push(Span {
+                run: index,
+                tokens: from..to,
+                rows: row..row + to - from,
+                first: run.cache.len() + from,
+            });
+            room -= to - from;
+            from = to;
+            if room == 0 {
+                pieces.push(std::mem::take(&mut piece));
+                room = PIECE_TOKENS;
+            }
+        }
+    }
+    pieces.push(piece);
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
 }
 
 fn step(panicked: Panicked) -> EngineError {

@@ -23,6 +23,10 @@ pub struct Scratch {
     pub up: Vec<f32>,
     /// One row of an embedding.
     pub row: Vec<f32>,
+    /// Last rows of the runs whose logits are wanted.
+    pub last: Vec<f32>,
+    /// Their logits.
+    pub logits: Vec<f32>,
     /// Sine and cosine of each position.
     pub turns: Vec<Vec<(f32, f32)>>,
 }

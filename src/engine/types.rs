@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::api::query::{Message, Sampling};
 
@@ -22,6 +23,44 @@ pub struct ModelSpec {
     pub threads: usize,
     /// Jobs that may wait; one more is refused with [`EngineError::QueueFull`].
     pub queue: usize,
+    /// How jobs share the engine.
+    pub batch: Batch,
+}
+
+/// How jobs share an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Jobs that run at a time.
+    pub streams: usize,
+    /// Bytes for keys and values of all jobs and of kept beginnings; at least one context's. `None` is enough for all
+    /// streams, up to 2 GiB or one context.
+    pub kv_memory: Option<u64>,
+    /// How long a step may take that reads a prompt beside streams that speak.
+    pub stall: Duration,
+}
+
+impl Default for Batch {
+    /// Eight streams; steps of 100 ms, which a reader of an answer hardly notices.
+    fn default() -> Self {
+        Self { streams: 8, kv_memory: None, stall: Duration::from_millis(100) }
+    }
+}
+
+/// What keys and values take, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvUse {
+    /// Most that may be taken.
+    pub bound: usize,
+    /// Set aside for running jobs, up to their token limits.
+    pub promised: usize,
+    /// Of that, taken.
+    pub running: usize,
+    /// Taken by kept beginnings, which give way to jobs.
+    pub kept: usize,
+    /// Kept beginnings.
+    pub prefixes: usize,
+    /// Prompt tokens that came from a cache, since the model was loaded.
+    pub reused_tokens: u64,
 }
 
 /// What to generate from.
@@ -76,8 +115,14 @@ pub struct Done {
     pub tail: String,
     /// Prompt tokens, template included.
     pub input_tokens: u32,
+    /// Of those, how many came from a cache.
+    pub reused_tokens: u32,
     /// Generated tokens.
     pub output_tokens: u32,
+    /// Mean ln P of the generated tokens, the one that ended the answer included, at temperature 1.
+    pub mean_logprob: f32,
+    /// The lowest of them.
+    pub min_logprob: f32,
     /// Seconds of prefill.
     pub prefill_s: f64,
     /// Seconds of decode.
@@ -161,4 +206,9 @@ pub enum EngineError {
     /// The engine's thread is gone.
     #[error("the engine has stopped")]
     Stopped,
+}
+
+/// A number of tokens as the API counts them.
+pub fn clamp(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
 }

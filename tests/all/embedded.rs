@@ -12,7 +12,7 @@ use wattroute::api::read::read_query;
 use wattroute::backend::embedded::{self, Embedded};
 use wattroute::backend::types::{Body, Source};
 use wattroute::config::checked::Waits;
-use wattroute::engine::types::{Done, EngineError, Event, Finish, Job, ModelSpec, Prompt};
+use wattroute::engine::types::{Batch, Done, EngineError, Event, Finish, Job, ModelSpec, Prompt};
 use wattroute::engine::{Engine, Generation};
 use wattroute::fault::{Fault, Kind};
 
@@ -30,8 +30,17 @@ async fn engine_with(queue: usize, context: u32) -> Arc<Engine> {
 }
 
 async fn engine_as(queue: usize, context: u32, template: Option<&str>) -> Arc<Engine> {
+    load(queue, context, template, Batch::default()).await
+}
+
+/// An engine that runs one job at a time.
+async fn narrow(queue: usize) -> Arc<Engine> {
+    load(queue, 2048, None, Batch { streams: 1, ..Batch::default() }).await
+}
+
+async fn load(queue: usize, context: u32, template: Option<&str>, batch: Batch) -> Arc<Engine> {
     let (path, template) = (smollm2().await, template.map(str::to_owned));
-    let spec = ModelSpec { name: "smollm2".into(), path, context, template, threads: 0, queue };
+    let spec = ModelSpec { name: "smollm2".into(), path, context, template, threads: 0, queue, batch };
     Arc::new(tokio::task::spawn_blocking(move || Engine::load(&spec)).await.unwrap().unwrap())
 }
 
@@ -228,7 +237,7 @@ async fn hang_up_stops_decode_and_prefill_within_a_step() {
 
 #[tokio::test]
 async fn the_queue_is_bounded_and_leaving_it_makes_room() {
-    let engine = engine(2).await;
+    let engine = narrow(2).await;
     let backend = backend(&engine);
     let mut speaking = engine.submit(job("Count from one to a thousand.", 2000)).unwrap();
     speaking.next().await.unwrap().unwrap();
@@ -248,7 +257,7 @@ async fn the_queue_is_bounded_and_leaving_it_makes_room() {
 
 #[tokio::test]
 async fn the_wait_for_the_first_token_includes_the_queue() {
-    let engine = engine(2).await;
+    let engine = narrow(2).await;
     let mut speaking = engine.submit(job("Count from one to a thousand.", 2000)).unwrap();
     speaking.next().await.unwrap().unwrap();
     let waits = Waits { connect: SECOND, first_token: SECOND / 20, gap: SECOND, total: SECOND };
@@ -312,7 +321,7 @@ async fn what_the_engine_cannot_do_is_refused_by_name() {
 
 #[tokio::test]
 async fn a_dropped_engine_ends_its_jobs() {
-    let engine = engine(2).await;
+    let engine = narrow(2).await;
     let mut speaking = engine.submit(job("Count from one to a thousand.", 2000)).unwrap();
     speaking.next().await.unwrap().unwrap();
     let mut waiting = engine.submit(job("a", 1)).unwrap();
@@ -328,7 +337,9 @@ fn a_file_that_is_no_model_is_a_clear_error() {
     let path = folder.path().join("x.gguf");
     for content in [&b""[..], b"GGUF", b"not a model at all", &[0; 4096]] {
         std::fs::write(&path, content).unwrap();
-        let spec = ModelSpec { name: "x".into(), path: path.clone(), context: 0, template: None, threads: 1, queue: 1 };
+        let batch = Batch::default();
+        let spec =
+            ModelSpec { name: "x".into(), path: path.clone(), context: 0, template: None, threads: 1, queue: 1, batch };
         let error = Engine::load(&spec).err().unwrap();
         assert!(matches!(&error, EngineError::Load(text) if text.contains("x.gguf")), "{error}");
     }

@@ -1,0 +1,157 @@
+//! How many tokens of which prompts go into the next step. Pure: times come in as numbers.
+//!
+//! Every stream that speaks gets its token in every step, so the length of a step is the longest wait between two tokens.
+//! Prompts fill what is left of a set time, by their measured cost. Where a prompt is cut never changes an answer: cuts
+//! lie at multiples of [`ALIGN`], and no piece is shorter, because kernels may sum a handful of rows in another order
+//! than many.
+
+use std::time::Duration;
+
+/// Prompts are cut at multiples of this many tokens, and a rest is at least as long.
+pub const ALIGN: usize = 8;
+/// Prompt tokens of a step before any was measured: little even for a large model.
+const FIRST_CHUNK: usize = 2 * ALIGN;
+/// Prompt tokens of a step at most: more would not be any more efficient.
+const MOST_CHUNK: usize = 512;
+/// Weight of the newest step in the running mean of a token's cost.
+const NEWEST: f64 = 0.3;
+
+/// What a token in a step costs, and how long a step may take.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    budget_s: f64,
+    token_s: Option<f64>,
+    last: usize,
+}
+
+impl Pace {
+    /// Steps that read a prompt should take about `budget`.
+    pub fn new(budget: Duration) -> Self {
+        Self { budget_s: budget.as_secs_f64(), token_s: None, last: FIRST_CHUNK }
+    }
+
+    /// Prompt tokens for a step in which `speaking` streams get a token. Never more than twice as many as before.
+    pub fn chunk(&mut self, speaking: usize) -> usize {
+        let Some(token_s) = self.token_s else { return FIRST_CHUNK };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, then is clamped")]
+        let fit = (self.budget_s / token_s) as usize;
+        let chunk = fit.saturating_sub(speaking).min(self.last * 2) / ALIGN * ALIGN;
+        self.last = chunk.clamp(ALIGN, MOST_CHUNK);
+        self.last
+    }
+
+    /// A step that ran `tokens`, of prompts and answers together, took `seconds`.
+    pub fn saw(&mut self, tokens: usize, seconds: f64) {
+        // Few tokens cost what reading the weights costs, which says nothing about many.
+        if tokens < ALIGN || seconds <= 0.0 {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a step has at most some hundred tokens")]
+        let cost = seconds / tokens as f64;
+        self.token_s = Some(self.token_s.map_or(cost, |mean| mean + NEWEST * (cost - mean)));
+    }
+}
+
+/// Divides a chunk among prompts that have `left` tokens to go, in order of arrival. The oldest gets half, so that it
+/// always moves on; the rest goes to those with the least left, so that a short prompt does not wait for a long one.
+pub fn share(chunk: usize, left: &[usize]) -> Vec<usize> {
+    let mut takes = vec![0; left.len()];
+    let (Some(oldest), Some(first)) = (left.first(), takes.first_mut()) else { return takes };
+    let half = if left.len() > 1 { chunk / 2 } else { chunk };
+    *first = piece(*oldest, half).max(least(*oldest));
+    let mut room = chunk.saturating_sub(*first);
+    let mut order: Vec<usize> = (1..left.len()).collect();
+    order.sort_by_key(|at| left.get(*at));
+    order.push(0);
+    for at in order {
+        if let (Some(left), Some(take)) = (left.get(at), takes.get_mut(at)) {
+            let more = piece(left - *take, room);
+            *take += more;
+            room -= more;
+        }
+    }
+    takes
+}
+
+/// How much of a cached beginning of `common` tokens is used for a prompt of `len`: up to a cut, with a rest to run.
+pub fn kept(common: usize, len: usize) -> usize {
+    common.min(len.saturating_sub(ALIGN)) / ALIGN * ALIGN
+}
+
+/// The longest piece of at most `room` tokens after which the rest is not too short.
+fn piece(left: usize, room: usize) -> usize {
+    if left <= room { left } else { room.min(left.saturating_sub(ALIGN)) / ALIGN * ALIGN }
+}
+
+/// The shortest piece.
+fn least(left: usize) -> usize {
+    if left < 2 * ALIGN { left } else { ALIGN }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_chunk_takes_the_time_it_may() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        assert_eq!(pace.chunk(0), FIRST_CHUNK);
+        for _ in 0..30 {
+            let tokens = pace.chunk(4) + 4;
+            pace.saw(tokens, tokens as f64 * 0.001);
+        }
+        assert_eq!(pace.chunk(4), 96);
+        // The machine gets five times slower: a few steps later chunks are a fifth.
+        for _ in 0..12 {
+            let tokens = pace.chunk(4) + 4;
+            pace.saw(tokens, tokens as f64 * 0.005);
+        }
+        assert_eq!(pace.chunk(4), 16);
+        // However slow, a prompt moves on.
+        pace.saw(20, 1000.0);
+        assert_eq!(pace.chunk(4), ALIGN);
+        // Growth is careful.
+        (0..100).for_each(|_| pace.saw(20, 1e-6));
+        assert_eq!((pace.chunk(0), pace.chunk(0)), (2 * ALIGN, 4 * ALIGN));
+        assert_eq!((0..9).map(|_| pace.chunk(0)).last(), Some(MOST_CHUNK));
+    }
+
+    #[test]
+    fn few_tokens_say_nothing_about_many() {
+        let mut pace = Pace::new(Duration::from_millis(100));
+        pace.saw(1, 0.05);
+        assert_eq!(pace.chunk(0), FIRST_CHUNK);
+    }
+
+    #[test]
+    fn a_short_prompt_passes_a_long_one_that_still_moves() {
+        assert_eq!(share(64, &[1000, 20]), [40, 20]);
+        assert_eq!(share(64, &[1000, 500, 20]), [32, 8, 20]);
+        assert_eq!(share(64, &[10, 1000]), [10, 48]);
+        assert_eq!(share(64, &[1000]), [64]);
+        assert_eq!(share(8, &[12, 5]), [12, 0]);
+        assert!(share(8, &[]).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_whole_pieces(chunk in ALIGN..600, left in prop::collection::vec(1_usize..2000, 1..9)) {
+            let takes = share(chunk, &left);
+            prop_assert!(takes[0] > 0);
+            prop_assert!(takes.iter().sum::<usize>() < chunk + 2 * ALIGN);
+            for (take, left) in takes.iter().zip(&left) {
+                prop_assert!(take == left || (take % ALIGN == 0 && left - take >= ALIGN));
+            }
+            prop_assert!(takes == left || takes.iter().sum::<usize>() + 3 * ALIGN > chunk, "room was left: {takes:?}");
+        }
+
+        #[test]
+        fn a_kept_beginning_ends_at_a_cut(common in 0_usize..100, len in 1_usize..100) {
+            let common = common.min(len);
+            let kept = kept(common, len);
+            prop_assert!(kept <= common && kept % ALIGN == 0 && (kept == 0 || len - kept >= ALIGN));
+        }
+    }
+}
