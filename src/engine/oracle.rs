@@ -14,11 +14,14 @@ use candle_core::quantized::gguf_file::{Content, Value};
 pub struct Oracle {
     tensors: HashMap<String, Vec<f32>>,
     neox: bool,
+    gemma: bool,
+    window: usize,
     layers: usize,
     width: usize,
     inner: usize,
     heads: usize,
     kv_heads: usize,
+    dim: usize,
 }
 
 impl Oracle {
@@ -36,12 +39,18 @@ impl Oracle {
             let values = values.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             tensors.insert(tensor.clone(), values);
         }
+        let heads = size("attention.head_count");
+        let window = content.metadata.get(&format!("{name}.attention.sliding_window"));
+        let shape = content.tensor_infos["blk.0.attn_q.weight"].shape.dims();
         Self {
-            neox: name == "qwen2",
+            neox: name != "llama",
+            gemma: name == "gemma3",
+            window: window.map_or(usize::MAX, |w| w.to_u32().unwrap() as usize),
+            dim: shape[0] / heads,
             layers: size("block_count"),
             width: size("embedding_length"),
             inner: size("feed_forward_length"),
-            heads: size("attention.head_count"),
+            heads,
             kv_heads: size("attention.head_count_kv"),
             tensors,
         }
@@ -58,18 +67,23 @@ impl Oracle {
     }
 
     fn norm(&self, name: &str, x: &[f32]) -> Vec<f32> {
-        let mean = x.iter().map(|v| v * v).sum::<f32>() / x.len() as f32;
-        let weight = &self.tensors[&format!("{name}.weight")];
-        x.iter().zip(weight).map(|(v, w)| v / (mean + 1e-5).sqrt() * w).collect()
+        let Some(weight) = self.tensors.get(&format!("{name}.weight")) else { return x.to_vec() };
+        let mut out = Vec::new();
+        for part in x.chunks(weight.len()) {
+            let mean = part.iter().map(|v| v * v).sum::<f32>() / part.len() as f32;
+            out.extend(part.iter().zip(weight).map(|(v, w)| v / (mean + 1e-5).sqrt() * w));
+        }
+        out
     }
 
-    fn turn(&self, x: &mut [f32], position: usize) {
-        let dim = self.width / self.heads;
+    fn turn(&self, x: &mut [f32], position: usize, slides: bool) {
+        let dim = self.dim;
         let factors = self.tensors.get("rope_freqs.weight");
+        let base = if self.gemma && !slides { 1e6_f32 } else { 1e4 };
         for head in x.chunks_mut(dim) {
             for i in 0..dim / 2 {
-                let base = 10_000_f32.powf(-2.0 * i as f32 / dim as f32);
-                let angle = position as f32 * base / factors.map_or(1.0, |f| f[i]);
+                let speed = base.powf(-2.0 * i as f32 / dim as f32);
+                let angle = position as f32 * speed / factors.map_or(1.0, |f| f[i]);
                 let (a, b) = if self.neox { (i, i + dim / 2) } else { (2 * i, 2 * i + 1) };
                 let (p, q) = (head[a], head[b]);
                 head[a] = p * angle.cos() - q * angle.sin();
@@ -80,37 +94,52 @@ impl Oracle {
 
     /// Logits at every position.
     pub fn logits(&self, tokens: &[u32]) -> Vec<Vec<f32>> {
-        let (dim, group) = (self.width / self.heads, self.heads / self.kv_heads);
+        let (dim, group) = (self.dim, self.heads / self.kv_heads);
         let embedding = &self.tensors["token_embd.weight"];
         let embed = |t: &u32| embedding[*t as usize * self.width..(*t as usize + 1) * self.width].to_vec();
         let mut streams: Vec<Vec<f32>> = tokens.iter().map(embed).collect();
+        let size = if self.gemma { (self.width as f32).sqrt() } else { 1.0 };
+        streams.iter_mut().flatten().for_each(|x| *x *= size);
         for layer in 0..self.layers {
             let name = |part: &str| format!("blk.{layer}.{part}");
             let (mut keys, mut values) = (Vec::new(), Vec::new());
+            let slides = self.gemma && layer % 2 == 0;
             for (position, x) in streams.iter_mut().enumerate() {
                 let h = self.norm(&name("attn_norm"), x);
                 let mut q = self.times(&name("attn_q"), &h, self.heads * dim);
                 let mut k = self.times(&name("attn_k"), &h, self.kv_heads * dim);
                 values.push(self.times(&name("attn_v"), &h, self.kv_heads * dim));
-                self.turn(&mut q, position);
-                self.turn(&mut k, position);
+                q = self.norm(&name("attn_q_norm"), &q);
+                k = self.norm(&name("attn_k_norm"), &k);
+                self.turn(&mut q, position, slides);
+                self.turn(&mut k, position, slides);
                 keys.push(k);
                 let mut attended = Vec::new();
                 for (head, q) in q.chunks(dim).enumerate() {
                     let from = head / group * dim;
                     let dot = |k: &Vec<f32>| k[from..from + dim].iter().zip(q).map(|(k, q)| k * q).sum::<f32>();
-                    let scores: Vec<f32> = keys.iter().map(|k| (dot(k) / (dim as f32).sqrt()).exp()).collect();
+                    let mut scores: Vec<f32> = keys.iter().map(|k| (dot(k) / (dim as f32).sqrt()).exp()).collect();
+                    if slides {
+                        let hidden = scores.len().saturating_sub(self.window);
+                        scores[..hidden].fill(0.0);
+                    }
                     let total: f32 = scores.iter().sum();
                     let mean = |d: usize| scores.iter().zip(&values).map(|(s, v)| s * v[from + d]).sum::<f32>() / total;
                     attended.extend((0..dim).map(mean));
                 }
                 let add = self.times(&name("attn_output"), &attended, self.width);
+                let add = self.norm(&name("post_attention_norm"), &add);
                 x.iter_mut().zip(add).for_each(|(x, a)| *x += a);
                 let h = self.norm(&name("ffn_norm"), x);
                 let gate = self.times(&name("ffn_gate"), &h, self.inner);
                 let up = self.times(&name("ffn_up"), &h, self.inner);
-                let both: Vec<f32> = gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                let silu = |g: f32| g / (1.0 + (-g).exp());
+                let cube = |g: f32| (2.0 / std::f32::consts::PI).sqrt() * (g + 0.044715 * g * g * g);
+                let gelu = |g: f32| 0.5 * g * (1.0 + cube(g).tanh());
+                let active = |g: f32| if self.gemma { gelu(g) } else { silu(g) };
+                let both: Vec<f32> = gate.iter().zip(up).map(|(g, u)| active(*g) * u).collect();
                 let add = self.times(&name("ffn_down"), &both, self.width);
+                let add = self.norm(&name("post_ffw_norm"), &add);
                 x.iter_mut().zip(add).for_each(|(x, a)| *x += a);
             }
         }
@@ -188,8 +217,22 @@ mod tests {
     }
 
     #[test]
+    fn qwen3_with_norms_per_head_equals_the_oracle() {
+        let qwen3 = Tiny::new("qwen3", GgmlDType::F32);
+        check(qwen3, EXACT);
+        check(Tiny { dim: 32, tied: false, heads: 4, kv_heads: 1, seed: 6, ..qwen3 }, EXACT);
+    }
+
+    #[test]
+    fn gemma3_with_sliding_layers_equals_the_oracle() {
+        let gemma3 = Tiny { dim: 16, layers: 4, ..Tiny::new("gemma3", GgmlDType::F32) };
+        check(gemma3, EXACT);
+        check(Tiny { dim: 32, sliding: 3, kv_heads: 1, seed: 7, ..gemma3 }, EXACT);
+    }
+
+    #[test]
     fn quantised_types_stay_close_to_the_oracle() {
-        for architecture in ["llama", "qwen2"] {
+        for architecture in ["llama", "qwen2", "qwen3"] {
             for dtype in [
                 GgmlDType::F16,
                 GgmlDType::BF16,

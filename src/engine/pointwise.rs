@@ -1,5 +1,6 @@
-//! The small steps between matrix products: RMS norm and the gated activation.
+//! The small steps between matrix products: RMS norms and the gated activation.
 
+use crate::engine::arch::Activation;
 use crate::lla::simd::{Level, exp};
 
 /// `out = x / rms(x) * weight`.
@@ -11,12 +12,25 @@ pub fn norm(level: Level, x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f3
     }
 }
 
-/// `out = gate * sigmoid(gate) * up`.
-pub fn gated(level: Level, gate: &[f32], up: &[f32], out: &mut [f32]) {
+/// The norm of every part of `row` as long as `weight`, in place: of each head, or of a whole row. Nothing without weights.
+pub fn norm_parts(row: &mut [f32], weight: &[f32], epsilon: f32) {
+    if weight.is_empty() {
+        return;
+    }
+    for part in row.chunks_exact_mut(weight.len()) {
+        let sum: f32 = part.iter().map(|v| v * v).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a width is far below 2^24")]
+        let factor = 1.0 / (sum / part.len() as f32 + epsilon).sqrt();
+        part.iter_mut().zip(weight).for_each(|(v, w)| *v *= factor * w);
+    }
+}
+
+/// `out = activation(gate) * up`.
+pub fn gated(level: Level, activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Avx2 if level.runs_here() => x86::gated(gate, up, out),
-        _ => gated_body(gate, up, out),
+        Level::Avx512 | Level::Avx2 if level.runs_here() => x86::gated(activation, gate, up, out),
+        _ => gated_body(activation, gate, up, out),
     }
 }
 
@@ -36,16 +50,27 @@ fn norm_body(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn gated_body(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-        *o = g / (1.0 + exp(-g)) * u;
+fn gated_body(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    // Both are g * sigmoid(s): (1 + tanh x) / 2 is sigmoid(2x), and 2 sqrt(2 / pi) = 1.5957691.
+    match activation {
+        Activation::Silu => {
+            for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
+                *o = g / (1.0 + exp(-g)) * u;
+            }
+        }
+        Activation::Gelu => {
+            for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
+                let s = 1.595_769_1 * (g + 0.044_715 * g * g * g);
+                *o = g / (1.0 + exp(-s)) * u;
+            }
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "calls code compiled for instructions that were checked for")]
 mod x86 {
-    use super::{gated_body, norm_body};
+    use super::{Activation, gated_body, norm_body};
 
     pub fn norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         #[target_feature(enable = "avx2,fma")]
@@ -56,13 +81,13 @@ mod x86 {
         unsafe { wide(x, weight, epsilon, out) }
     }
 
-    pub fn gated(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    pub fn gated(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
         #[target_feature(enable = "avx2,fma")]
-        fn wide(gate: &[f32], up: &[f32], out: &mut [f32]) {
-            gated_body(gate, up, out);
+        fn wide(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32]) {
+            gated_body(activation, gate, up, out);
         }
         // SAFETY: called only where `Level::runs_here` found AVX2 and FMA.
-        unsafe { wide(gate, up, out) }
+        unsafe { wide(activation, gate, up, out) }
     }
 }
 
@@ -77,13 +102,18 @@ mod tests {
         let (x, w) = (draw(), draw());
         let mean = x.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 77.0;
         for level in Level::all().into_iter().filter(|l| l.runs_here()) {
-            let (mut a, mut b) = (vec![0.0; 77], vec![0.0; 77]);
+            let (mut a, mut b, mut c, mut d) = (vec![0.0; 77], vec![0.0; 77], vec![0.0; 77], x.clone());
             norm(level, &x, &w, 1e-5, &mut a);
-            gated(level, &x, &w, &mut b);
+            norm_parts(&mut d, &w, 1e-5);
+            gated(level, Activation::Silu, &x, &w, &mut b);
+            gated(level, Activation::Gelu, &x, &w, &mut c);
             for i in 0..77 {
                 let (x, w) = (f64::from(x[i]), f64::from(w[i]));
                 assert!((f64::from(a[i]) - x / (mean + 1e-5).sqrt() * w).abs() < 1e-5);
+                assert!((a[i] - d[i]).abs() < 1e-5);
                 assert!((f64::from(b[i]) - x / (1.0 + (-x).exp()) * w).abs() < 1e-4);
+                let tanh = ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh();
+                assert!((f64::from(c[i]) - 0.5 * x * (1.0 + tanh) * w).abs() < 1e-4);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Chat templates by name: a conversation becomes token ids.
 //!
-//! Invariants: the template text in a model file is never rendered, only recognised by its hash; marks are placed by id and
+//! Invariants: the template text in a model file is never rendered, only recognised; marks are placed by id and
 //! the words between them are encoded as plain text, so that no message can open a turn of its own. (`plain` is the
 //! exception by nature: its marks are ordinary words. It is only for models without chat tokens.)
 
@@ -20,16 +20,19 @@ pub struct Template {
 
 #[derive(Debug)]
 enum Marks {
-    /// `<|im_start|>role\ntext<|im_end|>\n`
-    ChatMl { start: u32, end: u32 },
+    /// `<|im_start|>role\ntext<|im_end|>\n`. With `thought`, the answer begins behind an empty `<think>` part, which is how
+    /// models that can think are told not to: what they think would be billed, and not shown.
+    ChatMl { start: u32, end: u32, thought: Option<[u32; 2]> },
     /// `<|start_header_id|>role<|end_header_id|>\n\ntext<|eot_id|>`
     Llama3 { begin: Option<u32>, start: u32, header_end: u32, end: u32 },
+    /// `<start_of_turn>role\ntext<end_of_turn>\n`; the assistant is `model`, and a system message opens the next user turn.
+    Gemma { begin: Option<u32>, start: u32, end: u32 },
     /// `User: text\n\nAssistant: text\n\n`
     Plain,
 }
 
 /// Names that a configuration may use.
-pub const NAMES: [&str; 5] = ["smollm2", "qwen2.5", "chatml", "llama3", "plain"];
+pub const NAMES: [&str; 7] = ["smollm2", "qwen2.5", "qwen3", "chatml", "llama3", "gemma", "plain"];
 
 const SMOLLM2_SYSTEM: &str = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
 const QWEN25_SYSTEM: &str = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
@@ -41,7 +44,8 @@ const KNOWN: [(&str, &str); 2] = [
 ];
 
 /// Tokens that end a turn in one family or another; those that a model has end its answers.
-const ENDS: [&str; 6] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>"];
+const ENDS: [&str; 7] =
+    ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>", "<end_of_turn>"];
 
 impl Template {
     /// The configured template, else the one that fits the file.
@@ -64,13 +68,18 @@ impl Template {
                 let (start, header_end) = (mark("<|start_header_id|>")?, mark("<|end_header_id|>")?);
                 (Marks::Llama3 { begin, start, header_end, end: mark("<|eot_id|>")? }, None)
             }
+            "gemma" => {
+                let begin = tokenizer.special("<bos>").or(vocabulary.bos);
+                (Marks::Gemma { begin, start: mark("<start_of_turn>")?, end: mark("<end_of_turn>")? }, None)
+            }
             _ => {
+                let thought = if name == "qwen3" { Some([mark("<think>")?, mark("</think>")?]) } else { None };
                 let system = match name {
                     "smollm2" => Some(SMOLLM2_SYSTEM),
                     "qwen2.5" => Some(QWEN25_SYSTEM),
                     _ => None,
                 };
-                (Marks::ChatMl { start: mark("<|im_start|>")?, end: mark("<|im_end|>")? }, system)
+                (Marks::ChatMl { start: mark("<|im_start|>")?, end: mark("<|im_end|>")?, thought }, system)
             }
         };
         Ok(Self { name, marks, default_system })
@@ -83,8 +92,8 @@ impl Template {
 
     /// The conversation as ids, ending where the assistant's turn begins.
     pub fn render(&self, tokenizer: &Tokenizer, messages: &[Message], limit: usize) -> Result<Vec<u32>, TooLong> {
-        let mut ids = Ids { tokenizer, limit, ids: Vec::new(), text: String::new() };
-        if let Marks::Llama3 { begin: Some(begin), .. } = self.marks {
+        let mut ids = Ids { tokenizer, limit, ids: Vec::new(), text: String::new(), held: String::new() };
+        if let Marks::Llama3 { begin: Some(begin), .. } | Marks::Gemma { begin: Some(begin), .. } = self.marks {
             ids.mark(begin)?;
         }
         let starts_with_system = messages.first().is_some_and(|m| role(&m.role) == "system");
@@ -102,15 +111,21 @@ impl Template {
     /// One turn; without text, only its opening.
     fn turn(&self, ids: &mut Ids<'_>, role: &str, text: Option<&str>) -> Result<(), TooLong> {
         match self.marks {
-            Marks::ChatMl { start, end } => {
+            Marks::ChatMl { start, end, thought } => {
                 ids.mark(start)?;
                 ids.text(&[role, "\n"]);
                 if let Some(text) = text {
                     ids.text(&[text]);
                     ids.mark(end)?;
                     ids.text(&["\n"]);
+                } else if let Some([open, close]) = thought {
+                    ids.mark(open)?;
+                    ids.text(&["\n\n"]);
+                    ids.mark(close)?;
+                    ids.text(&["\n\n"]);
                 }
             }
+            Marks::Gemma { start, end, .. } => gemma(ids, [start, end], role, text)?,
             Marks::Llama3 { start, header_end, end, .. } => {
                 ids.mark(start)?;
                 ids.text(&[role]);
@@ -137,6 +152,24 @@ impl Template {
     }
 }
 
+/// One turn of the Gemma family.
+fn gemma(ids: &mut Ids<'_>, [start, end]: [u32; 2], role: &str, text: Option<&str>) -> Result<(), TooLong> {
+    if let (true, Some(text)) = (role == "system", text) {
+        ids.held.push_str(text.trim());
+        ids.held.push_str("\n\n");
+        return Ok(());
+    }
+    ids.mark(start)?;
+    let held = std::mem::take(&mut ids.held);
+    ids.text(&[if role == "assistant" { "model" } else { role }, "\n", &held]);
+    if let Some(text) = text {
+        ids.text(&[text.trim()]);
+        ids.mark(end)?;
+        ids.text(&["\n"]);
+    }
+    Ok(())
+}
+
 /// Tokens that end an answer: those the file names and those its family uses.
 pub fn ends(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> Vec<u32> {
     let mut ends: Vec<u32> = ENDS.iter().filter_map(|mark| tokenizer.special(mark)).collect();
@@ -155,9 +188,13 @@ fn fitting(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> &'static str {
     if has("<|im_start|>") && has("<|im_end|>") {
         return match (vocabulary.architecture.as_str(), vocabulary.pre.as_str()) {
             ("qwen2", _) => "qwen2.5",
+            ("qwen3", _) if vocabulary.thinking_switch && has("<think>") && has("</think>") => "qwen3",
             (_, "smollm") => "smollm2",
             _ => "chatml",
         };
+    }
+    if has("<start_of_turn>") && has("<end_of_turn>") {
+        return "gemma";
     }
     if has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>") { "llama3" } else { "plain" }
 }
@@ -177,6 +214,8 @@ struct Ids<'a> {
     limit: usize,
     ids: Vec<u32>,
     text: String,
+    /// A system message that waits for the turn it opens.
+    held: String,
 }
 
 impl Ids<'_> {

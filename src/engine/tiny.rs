@@ -13,7 +13,7 @@ use crate::engine::dtype::Dtype;
 /// What to write.
 #[derive(Clone, Copy, Debug)]
 pub struct Tiny {
-    /// `llama` or `qwen2`.
+    /// `llama`, `qwen2`, `qwen3` or `gemma3`.
     pub architecture: &'static str,
     /// Element type of the matrices; norms and biases are single precision. K types need a `width` of 256.
     pub dtype: GgmlDType,
@@ -25,8 +25,12 @@ pub struct Tiny {
     pub heads: usize,
     /// Key-value heads.
     pub kv_heads: usize,
+    /// Values per head; 0 is `width / heads`.
+    pub dim: usize,
     /// Window in tokens.
     pub context: u32,
+    /// Tokens that sliding layers see; every second layer slides. Only for `gemma3`.
+    pub sliding: u32,
     /// Whether `output.weight` is missing and the embedding serves.
     pub tied: bool,
     /// Whether there are RoPE frequency factors.
@@ -39,7 +43,12 @@ impl Tiny {
     /// Two layers of width 64 with four heads over two key-value heads.
     pub fn new(architecture: &'static str, dtype: GgmlDType) -> Self {
         let (layers, width, heads, kv_heads) = (2, 64, 4, 2);
-        Self { architecture, dtype, layers, width, heads, kv_heads, context: 256, tied: true, factors: false, seed: 1 }
+        let (context, tied, factors, seed) = (256, true, false, 1);
+        Self { architecture, dtype, layers, width, heads, kv_heads, dim: 0, context, sliding: 5, tied, factors, seed }
+    }
+
+    fn head_dim(&self) -> usize {
+        if self.dim == 0 { self.width / self.heads } else { self.dim }
     }
 
     /// Writes the file.
@@ -79,24 +88,32 @@ impl Tiny {
     fn tensors(&self) -> candle_core::Result<Vec<Raw>> {
         let mut maker = Maker { random: fastrand::Rng::with_seed(self.seed), dtype: self.dtype, all: Vec::new() };
         let (width, inner, vocabulary) = (self.width, self.width * 2, tokens().len());
-        let kv = width / self.heads * self.kv_heads;
+        let (q, kv) = (self.head_dim() * self.heads, self.head_dim() * self.kv_heads);
         maker.matrix("token_embd.weight", width, vocabulary)?;
         maker.vector("output_norm.weight", width, 1.0);
         if !self.tied {
             maker.matrix("output.weight", width, vocabulary)?;
         }
         if self.factors {
-            maker.vector("rope_freqs.weight", width / self.heads / 2, 1.5);
+            maker.vector("rope_freqs.weight", self.head_dim() / 2, 1.5);
         }
         for layer in 0..self.layers {
             let name = |part: &str| format!("blk.{layer}.{part}");
             maker.vector(&name("attn_norm.weight"), width, 1.0);
             maker.vector(&name("ffn_norm.weight"), width, 1.0);
+            if matches!(self.architecture, "qwen3" | "gemma3") {
+                maker.vector(&name("attn_q_norm.weight"), self.head_dim(), 1.0);
+                maker.vector(&name("attn_k_norm.weight"), self.head_dim(), 1.0);
+            }
+            if self.architecture == "gemma3" {
+                maker.vector(&name("post_attention_norm.weight"), width, 1.0);
+                maker.vector(&name("post_ffw_norm.weight"), width, 1.0);
+            }
             for (part, columns, rows) in [
-                ("attn_q", width, width),
+                ("attn_q", width, q),
                 ("attn_k", width, kv),
                 ("attn_v", width, kv),
-                ("attn_output", width, width),
+                ("attn_output", q, width),
                 ("ffn_gate", width, inner),
                 ("ffn_up", width, inner),
                 ("ffn_down", inner, width),
@@ -117,7 +134,7 @@ impl Tiny {
         let own = |key: &str| format!("{}.{key}", self.architecture);
         let number = |n: usize| Pair::Number(u32::try_from(n).unwrap_or(0));
         let tokenizer = |key: &str| format!("tokenizer.ggml.{key}");
-        vec![
+        let mut pairs = vec![
             ("general.architecture".into(), Pair::Text(self.architecture.into())),
             ("general.name".into(), Pair::Text("tiny".into())),
             (own("block_count"), number(self.layers)),
@@ -127,9 +144,12 @@ impl Tiny {
             (own("attention.head_count"), number(self.heads)),
             (own("attention.head_count_kv"), number(self.kv_heads)),
             (own("attention.layer_norm_rms_epsilon"), Pair::Float(1e-5)),
-            (own("rope.freq_base"), Pair::Float(10_000.0)),
+            (own("rope.freq_base"), Pair::Float(if self.architecture == "gemma3" { 1e6 } else { 1e4 })),
             (tokenizer("model"), Pair::Text("gpt2".into())),
-            (tokenizer("pre"), Pair::Text(if self.architecture == "qwen2" { "qwen2" } else { "smollm" }.into())),
+            (
+                tokenizer("pre"),
+                Pair::Text(if self.architecture.starts_with("qwen") { "qwen2" } else { "smollm" }.into()),
+            ),
             (tokenizer("tokens"), Pair::Texts(tokens)),
             (tokenizer("token_type"), Pair::Kinds(kinds)),
             (tokenizer("merges"), Pair::Texts(merges)),
@@ -137,7 +157,16 @@ impl Tiny {
             (tokenizer("eos_token_id"), number(first_special + 2)),
             (tokenizer("add_bos_token"), Pair::Bool(false)),
             ("tokenizer.chat_template".into(), Pair::Text(CHATML.into())),
-        ]
+        ];
+        if self.dim != 0 {
+            pairs.push((own("attention.key_length"), number(self.dim)));
+            pairs.push((own("attention.value_length"), number(self.dim)));
+        }
+        if self.architecture == "gemma3" {
+            pairs.push((own("attention.sliding_window"), Pair::Number(self.sliding)));
+            pairs.push((own("attention.sliding_window_pattern"), Pair::Number(2)));
+        }
+        pairs
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a GGUF file says about its tokens, checked before anything is built from it.
 //!
 //! Invariant: every merge joins two tokens of the vocabulary into a third, so that building the merge table cannot fail
-//! later. The file's chat template is kept only as a hash to recognise a known one; it is never rendered.
+//! later. The file's chat template is only recognised (by its hash and one word); it is never rendered.
 
 use std::collections::HashSet;
 
@@ -28,6 +28,8 @@ pub struct Vocabulary {
     pub add_bos: bool,
     /// BLAKE3 of the file's chat template, in hex.
     pub template_hash: Option<String>,
+    /// Whether that template lets its caller switch thinking off.
+    pub thinking_switch: bool,
 }
 
 /// What a token is for.
@@ -79,6 +81,7 @@ pub fn read(metadata: &Metadata) -> Result<Vocabulary, EngineError> {
         template_hash: metadata
             .text("tokenizer.chat_template")
             .map(|t| blake3::hash(t.as_bytes()).to_hex().to_string()),
+        thinking_switch: metadata.text("tokenizer.chat_template").is_some_and(|t| t.contains("enable_thinking")),
         tokens: tokens.to_vec(),
     })
 }

@@ -27,14 +27,20 @@ pub struct Layer {
     pub qkv: [Packed; 3],
     /// Their biases; empty where there are none.
     pub qkv_bias: [Vec<f32>; 3],
+    /// RMS norms of each head's queries and keys; empty where there are none.
+    pub head_norms: [Vec<f32>; 2],
     /// Projection of the attention's output.
     pub output: Packed,
+    /// RMS norm of what attention adds; empty where there is none.
+    pub attention_post_norm: Vec<f32>,
     /// RMS norm before the feed-forward part.
     pub inner_norm: Vec<f32>,
     /// Gate and up projections.
     pub gate_up: [Packed; 2],
     /// Down projection.
     pub down: Packed,
+    /// RMS norm of what the feed-forward part adds; empty where there is none.
+    pub inner_post_norm: Vec<f32>,
 }
 
 /// Weights of a model.
@@ -115,13 +121,19 @@ impl Reader<'_> {
                 self.optional(&name("attn_k.bias"), kv)?,
                 self.optional(&name("attn_v.bias"), kv)?,
             ],
+            head_norms: [
+                self.vector_if(arch.head_norms, &name("attn_q_norm.weight"), arch.heads.dim)?,
+                self.vector_if(arch.head_norms, &name("attn_k_norm.weight"), arch.heads.dim)?,
+            ],
             output: self.matrix(&name("attn_output.weight"), q, width)?,
+            attention_post_norm: self.vector_if(arch.post_norms, &name("post_attention_norm.weight"), width)?,
             inner_norm: self.vector(&name("ffn_norm.weight"), width)?,
             gate_up: [
                 self.matrix(&name("ffn_gate.weight"), width, arch.inner)?,
                 self.matrix(&name("ffn_up.weight"), width, arch.inner)?,
             ],
             down: self.matrix(&name("ffn_down.weight"), arch.inner, width)?,
+            inner_post_norm: self.vector_if(arch.post_norms, &name("post_ffw_norm.weight"), width)?,
         })
     }
 
@@ -152,6 +164,10 @@ impl Reader<'_> {
         let raw = self.bytes(name, place.start, usize::try_from(place.bytes).unwrap_or(usize::MAX))?;
         let values = repack::floats(place.dtype, &raw);
         values.map_err(|e| EngineError::Load(format!("cannot read tensor {name}: {e}")))
+    }
+
+    fn vector_if(&mut self, has: bool, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {
+        if has { self.vector(name, length) } else { Ok(Vec::new()) }
     }
 
     fn optional(&mut self, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {

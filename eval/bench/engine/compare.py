@@ -1,76 +1,47 @@
 """wattroute's embedded engine beside llama.cpp: same file, same threads, same run. Writes JSON.
 
     python compare.py MODEL.gguf [--threads 2] [--out result.json] [--program target/release/examples/engine-speed]
+    python compare.py MODEL.gguf --greedy 64 [--prompts N] ...
+    python compare.py MODEL.gguf --perplexity TEXT... [--window 512] ...
 
-Needs `pip install xllamacpp` (a build of llama.cpp). Three passes alternate between the two programs, so that a change of the
-machine's clock meets both; the best pass counts, all are written down. Greedy continuations are compared token by token.
+Needs `pip install xllamacpp numpy` (a build of llama.cpp). Speed: passes alternate between the two programs, so that a change of
+the machine's clock meets both; the best pass counts, all are written down. Greedy: continuations are compared token by token.
+Perplexity: both score the same tokens, cut into windows without a common past.
 """
 
 import argparse
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
+import llamacpp
+
+CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 PROMPTS = [
     "The capital of France is",
-    "<|im_start|>user\nName three primary colours.<|im_end|>\n<|im_start|>assistant\n",
-    "<|im_start|>user\nWrite a Python function that adds two numbers.<|im_end|>\n<|im_start|>assistant\n",
-    "<|im_start|>user\nWhy is the sky blue? Answer in two sentences.<|im_end|>\n<|im_start|>assistant\n",
+    CHAT.format("Name three primary colours."),
+    CHAT.format("Write a Python function that adds two numbers."),
+    CHAT.format("Why is the sky blue? Answer in two sentences."),
     "Once upon a time there was a fox who",
     "1, 2, 3, 4, 5, 6, 7, 8,",
-    "<|im_start|>user\nTranslate to French: The house is small and the garden is large.<|im_end|>\n<|im_start|>assistant\n",
+    CHAT.format("Translate to French: The house is small and the garden is large."),
     "def fibonacci(n):\n",
+    CHAT.format("What is 17 + 25?"),
+    CHAT.format("Write a haiku about the sea."),
+    "The three laws of motion, stated by Isaac Newton, are",
+    "SELECT name, count(*) FROM orders",
+    CHAT.format("List five animals that live in the forest, one per line."),
+    CHAT.format("Explain what a hash table is to a ten-year-old."),
+    "Dear Sir or Madam,\n\nI am writing to",
+    "fn main() {\n    let numbers = vec![1, 2, 3];\n",
+    CHAT.format("Which is heavier, a kilogram of iron or a kilogram of feathers?"),
+    CHAT.format("Summarise: The meeting was moved from Monday to Thursday because the hall was being painted."),
+    "In 1969, the first human beings",
+    CHAT.format("Give me a recipe for pancakes with three ingredients."),
 ]
-
-
-class Llama:
-    """llama.cpp in this process."""
-
-    def __init__(self, model, threads):
-        import xllamacpp
-
-        params = xllamacpp.CommonParams()
-        params.model.path = str(model)
-        params.cpuparams.n_threads = threads
-        params.cpuparams_batch.n_threads = threads
-        params.n_ctx = 4096
-        params.n_parallel = 1
-        params.warmup = True
-        params.n_gpu_layers = 0
-        self.server = xllamacpp.Server(params)
-        self.version = getattr(xllamacpp, "__version__", "unknown")
-
-    def complete(self, prompt, count):
-        answer = self.server.handle_completions(
-            {
-                "prompt": prompt,
-                "n_predict": count,
-                "max_tokens": count,
-                "temperature": 0.0,
-                "top_k": 1,
-                "cache_prompt": False,
-                "ignore_eos": True,
-                "return_tokens": True,
-                "n_probs": 2,
-                "logprobs": 2,
-            }
-        )
-        return answer if isinstance(answer, dict) else json.loads(answer)
-
-    def tokens(self, answer):
-        content = answer["choices"][0]["logprobs"]["content"]
-        return [c["id"] for c in content], [[(t["id"], t["logprob"]) for t in c["top_logprobs"]] for c in content]
-
-    def speed(self, prompt, decode):
-        tokens = [i * 7919 % 30000 + 300 for i in range(prompt)]
-        answer = self.server.handle_completions(
-            {"prompt": tokens, "max_tokens": decode, "temperature": 0.0, "top_k": 1, "cache_prompt": False, "ignore_eos": True}
-        )
-        answer = answer if isinstance(answer, dict) else json.loads(answer)
-        timings = answer["timings"]
-        return {"prefill_tok_s": timings["prompt_per_second"], "decode_tok_s": timings["predicted_per_second"]}
 
 
 def ours(program, model, threads, *rest, lines=""):
@@ -78,74 +49,106 @@ def ours(program, model, threads, *rest, lines=""):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def compare(llama, program, model, threads, count):
-    """Greedy continuations: how many tokens agree before the first difference, and how close the choice was there."""
+def greedy(llama, args):
+    """How many tokens agree before the first difference, and how close llama.cpp's own choice was there."""
+    prompts = [llama.tokens(text) for text in PROMPTS[: args.prompts]]
+    lines = "".join(json.dumps(p) + "\n" for p in prompts)
+    mine = ours(args.program, args.model, args.threads, "greedy", args.greedy, lines=lines)
     rows = []
-    for text in PROMPTS:
-        prompt = tokenize(model, text)
-        theirs, tops = llama.tokens(llama.complete(prompt, count))
-        mine = ours(program, model, threads, "greedy", count, lines=json.dumps(prompt) + "\n")[0]["tokens"]
-        same = next((i for i, (a, b) in enumerate(zip(theirs, mine)) if a != b), min(len(theirs), len(mine)))
-        row = {"prompt": text, "prompt_tokens": len(prompt), "compared": count, "same": same}
-        if same < count:
-            row["at_difference"] = {"llama_cpp_top2": tops[same], "wattroute": mine[same]}
+    for text, prompt, answer in zip(PROMPTS, prompts, mine):
+        theirs, tops = llama.greedy(prompt, args.greedy)
+        got = answer["tokens"]
+        same = next((i for i, (a, b) in enumerate(zip(theirs, got)) if a != b), args.greedy)
+        row = {"prompt": text, "prompt_tokens": len(prompt), "same": same}
+        if same < args.greedy:
+            first, second = tops[same]
+            row["parted"] = {"llama_cpp_top2": tops[same], "margin": first[1] - second[1], "wattroute": got[same]}
         rows.append(row)
-    return rows
+    whole = sum(row["same"] == args.greedy for row in rows)
+    margins = [row["parted"]["margin"] for row in rows if "parted" in row]
+    return {
+        "tokens": args.greedy,
+        "prompts": len(rows),
+        "equal_to_the_end": whole,
+        "largest_margin_where_parted": max(margins, default=0.0),
+        "rows": rows,
+    }
 
 
-def tokenize(model, text):
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+def perplexity(llama, args):
+    windows = []
+    for path in args.perplexity:
+        tokens = llama.tokens(Path(path).read_text(), special=False)
+        windows += [tokens[i : i + args.window] for i in range(0, len(tokens), args.window)]
+    windows = [w for w in windows if len(w) >= 32][: args.windows or None]
+    lines = "".join(json.dumps(w) + "\n" for w in windows)
+    mine = ours(args.program, args.model, args.threads, "perplexity", "-", lines=lines)
+    theirs = [llama.score(w) for w in windows]
+    a = [x for w in mine for x in w["logprobs"]]
+    b = [x for scores, _ in theirs for x in scores]
+    best = [x == y for w, (_, t) in zip(mine, theirs) for x, y in zip(w["best"], t)]
+    apart = [abs(x - y) for x, y in zip(a, b)]
+    ours_ppl, theirs_ppl = (math.exp(-sum(v) / len(v)) for v in (a, b))
+    return {
+        "texts": [Path(p).name for p in args.perplexity],
+        "window": args.window,
+        "predictions": len(a),
+        "wattroute": ours_ppl,
+        "llama_cpp": theirs_ppl,
+        "relative_difference": ours_ppl / theirs_ppl - 1,
+        "mean_abs_difference_of_logprobs": sum(apart) / len(apart),
+        "largest_difference_of_logprobs": max(apart),
+        "same_best_token": sum(best) / len(best),
+    }
 
-    if model not in TOKENIZERS:
-        from gguf import GGUFReader
 
-        fields = GGUFReader(model).fields
-        tokens = fields["tokenizer.ggml.tokens"].contents()
-        kinds = fields["tokenizer.ggml.token_type"].contents()
-        merges = [tuple(m.split(" ")) for m in fields["tokenizer.ggml.merges"].contents()]
-        bpe = models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges)
-        made = Tokenizer(bpe)
-        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.decoder = decoders.ByteLevel()
-        made.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, k in zip(tokens, kinds) if k == 3])
-        TOKENIZERS[model] = made
-    return TOKENIZERS[model].encode(text).ids
-
-
-TOKENIZERS = {}
+def speed(llama, args):
+    prompt = [i * 7919 % 30000 + 300 for i in range(args.prompt)]
+    passes = []
+    for _ in range(args.passes):
+        theirs = llama.speed(prompt, args.decode)
+        mine = ours(args.program, args.model, args.threads, "speed", args.prompt, args.decode, 1)[0]
+        passes.append({"llama_cpp": theirs, "wattroute": mine})
+    result = {"prompt_tokens": args.prompt, "decode_tokens": args.decode}
+    for what in ("prefill_tok_s", "decode_tok_s"):
+        best = {who: max(p[who][what] for p in passes) for who in ("wattroute", "llama_cpp")}
+        result[what] = {**best, "ratio": best["wattroute"] / best["llama_cpp"]}
+    return {**result, "passes": passes}
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out")
+    parser.add_argument("--out", help="JSON file; what other runs wrote there stays")
     parser.add_argument("--program", default="target/release/examples/engine-speed")
-    parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--decode", type=int, default=64)
+    parser.add_argument("--prompt", type=int, default=256)
+    parser.add_argument("--decode", type=int, default=48)
     parser.add_argument("--passes", type=int, default=3)
-    parser.add_argument("--greedy", type=int, default=0, help="tokens to compare greedily; 0 measures speed instead")
+    parser.add_argument("--greedy", type=int, default=0, help="tokens to compare greedily")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--perplexity", nargs="+", default=[], metavar="TEXT")
+    parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--windows", type=int, default=0, help="use only the first so many")
     args = parser.parse_args()
-    llama = Llama(args.model, args.threads)
-    result = {"model": Path(args.model).name, "sha256": hashlib.sha256(Path(args.model).read_bytes()).hexdigest(), "threads": args.threads}
+    llama = llamacpp.Llama(args.model, args.threads)
+    out = Path(args.out) if args.out else None
+    result = json.loads(out.read_text()) if out and out.exists() else {}
+    sha256 = hashlib.sha256(Path(args.model).read_bytes()).hexdigest()
+    result.update({"model": Path(args.model).name, "sha256": sha256, "threads": args.threads, "llama_cpp_build": llamacpp.version()})
     if args.greedy:
-        result["greedy"] = compare(llama, args.program, args.model, args.threads, args.greedy)
-    else:
-        passes = []
-        for _ in range(args.passes):
-            theirs = llama.speed(args.prompt, args.decode)
-            mine = ours(args.program, args.model, args.threads, "speed", args.prompt, args.decode, 1)[0]
-            passes.append({"llama_cpp": theirs, "wattroute": mine})
-        best = lambda who, what: max(p[who][what] for p in passes)
-        for what in ("prefill_tok_s", "decode_tok_s"):
-            result[what] = {"wattroute": best("wattroute", what), "llama_cpp": best("llama_cpp", what)}
-            result[what]["ratio"] = result[what]["wattroute"] / result[what]["llama_cpp"]
-        result.update({"prompt_tokens": args.prompt, "decode_tokens": args.decode, "llama_cpp_build": llama.version, "passes": passes})
+        result["greedy"] = greedy(llama, args)
+    if args.perplexity:
+        result["perplexity"] = perplexity(llama, args)
+    if not args.greedy and not args.perplexity:
+        result["speed"] = speed(llama, args)
     text = json.dumps(result, indent=1)
-    if args.out:
-        Path(args.out).write_text(text + "\n")
-    else:
-        print(text)
+    if out:
+        out.write_text(text + "\n")
+        result.get("greedy", {}).pop("rows", None)
+        result.get("speed", {}).pop("passes", None)
+        text = json.dumps(result)
+    print(text)
     return 0
 
 
