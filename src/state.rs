@@ -103,6 +103,7 @@ pub fn same_model(a: &checked::Embedded, b: &checked::Embedded) -> bool {
         && a.template == b.template
         && a.context == b.context
         && a.threads == b.threads
+        && a.attention == b.attention
         && a.queue == b.queue
         && a.streams == b.streams
         && a.kv_memory == b.kv_memory

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::config::checked::Kind as Backend;
 use crate::fault::{Fault, Kind};
 
 /// Owner of the names that this gateway makes up.
@@ -11,7 +12,7 @@ const OWNER: &str = "wattroute";
 
 /// The whole list: `auto`, its presets, backends that are on, aliases. `created` is Unix seconds.
 pub fn list(config: &Config, created: u64) -> Bytes {
-    let data: Vec<Value> = entries(config).map(|(id, place)| entry(&id, place, created)).collect();
+    let data: Vec<Value> = entries(config).map(|(id, place)| entry(config, &id, place, created)).collect();
     Bytes::from(json!({ "object": "list", "data": data }).to_string())
 }
 
@@ -22,7 +23,7 @@ pub fn one(config: &Config, id: &str, created: u64) -> Result<Bytes, Fault> {
         let message = "no such model here: GET /v1/models lists the names";
         return Err(Fault::new(Kind::ModelNotFound, message).param("model"));
     };
-    Ok(Bytes::from(entry(&name, place, created).to_string()))
+    Ok(Bytes::from(entry(config, &name, place, created).to_string()))
 }
 
 fn entries(config: &Config) -> impl Iterator<Item = (String, Option<&'static str>)> {
@@ -38,6 +39,12 @@ fn place_of(config: &Config, target: &str) -> Option<&'static str> {
     config.backends.iter().find(|backend| &*backend.name == target).map(|backend| backend.place.name())
 }
 
-fn entry(id: &str, place: Option<&'static str>, created: u64) -> Value {
-    json!({ "id": id, "object": "model", "created": created, "owned_by": OWNER, "place": place })
+fn entry(config: &Config, id: &str, place: Option<&'static str>, created: u64) -> Value {
+    let mut entry = json!({ "id": id, "object": "model", "created": created, "owned_by": OWNER, "place": place });
+    let target = config.aliases.get(id).map_or(id, String::as_str);
+    let backend = config.backends.iter().find(|backend| &*backend.name == target);
+    if let (Some(Backend::Embedded(embedded)), Some(fields)) = (backend.map(|b| &b.kind), entry.as_object_mut()) {
+        fields.insert("attention".to_owned(), embedded.attention.to_string().into());
+    }
+    entry
 }

@@ -176,6 +176,7 @@ fn engine(model: &checked::Embedded, before: Option<&Backend>) -> Result<Arc<Eng
         context: model.context,
         template: model.template.clone(),
         threads: model.threads,
+        attention: model.attention.clone(),
         queue: model.queue,
         batch: Batch { streams: model.streams, kv_memory: model.kv_memory, stall: model.stall },
     };

@@ -10,6 +10,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::classify::Classifier;
+use crate::config::attention::Attention;
 use crate::config::checked::{Backend, EnergyModel, Kind};
 use crate::config::schema::quoted;
 use crate::config::{self, Config, Problem, Problems};
@@ -141,7 +142,11 @@ fn about(backend: &Backend, at: &str, report: &mut Report) -> String {
                     "unusable".to_owned()
                 }
             };
-            format!("{} in this process, {state}", embedded.model)
+            let attention = match &embedded.attention {
+                Attention::Softmax => String::new(),
+                other => format!("attention {other}, "),
+            };
+            format!("{} in this process, {attention}{state}", embedded.model)
         }
     }
 }

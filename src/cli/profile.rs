@@ -72,6 +72,7 @@ async fn profile(args: &Args, embedded: &Embedded) -> Result<ExitCode, String> {
         context: embedded.context,
         template: embedded.template.clone(),
         threads: embedded.threads,
+        attention: embedded.attention.clone(),
         queue: 1,
         batch: Batch { streams: 1, kv_memory: embedded.kv_memory, stall: embedded.stall },
     });
@@ -131,7 +132,7 @@ fn about(args: &Args, embedded: &Embedded, failed: u32, unscored: usize) -> tabl
     table::About {
         model: args.model_name.clone().unwrap_or_else(|| embedded.model.clone()),
         device: format!("{} logical processors of {}", crate::config::env::cores(), name_or(&processor.name)),
-        attention: "softmax".to_owned(),
+        attention: embedded.attention.to_string(),
         basis: Basis::Utilisation,
         relative_uncertainty: Some(estimate::relative_uncertainty()),
         provenance: Provenance {

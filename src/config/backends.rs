@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attention;
 use super::checked::{Backend, Embedded, EnergyModel, Kind, Price, Waits};
 use super::env::Around;
 use super::problem::{Problems, shown};
@@ -118,6 +119,7 @@ fn embedded(raw: &raw::Backend, place: Place, at: &str, around: &Around, problem
     };
     let context = whole(raw.context, 2048, 64, 1_000_000, &format!("{at}.context"), problems);
     let threads = whole(raw.threads, 0, 0, 1024, &format!("{at}.threads"), problems);
+    let attention = attention::check(raw.attention.as_ref(), &format!("{at}.attention"), problems);
     let queue = whole(raw.queue, 32, 1, 100_000, &format!("{at}.queue"), problems);
     let streams = whole(raw.streams, 8, 1, 256, &format!("{at}.streams"), problems);
     let kv_memory = match raw.kv_memory.as_deref() {
@@ -132,6 +134,7 @@ fn embedded(raw: &raw::Backend, place: Place, at: &str, around: &Around, problem
         template: raw.template.clone(),
         context: context?,
         threads: threads?,
+        attention: attention?,
         queue: queue?,
         streams: streams?,
         kv_memory,

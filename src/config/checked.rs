@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::Uri;
 use secrecy::SecretString;
 
+use super::attention::Attention;
 use crate::policy::types::{Capabilities, Place};
 
 /// Everything the program needs to start.
@@ -162,6 +163,8 @@ pub struct Embedded {
     pub context: u32,
     /// Kernel threads; 0 is one per core.
     pub threads: usize,
+    /// How it attends.
+    pub attention: Attention,
     /// Jobs that may wait.
     pub queue: usize,
     /// Jobs that run at a time.

@@ -4,6 +4,7 @@
 //! [`Config`] holds needs no further checking. Sits beside the request path: [`watch`] swaps the whole of it.
 
 pub mod address;
+pub mod attention;
 mod backends;
 pub mod checked;
 pub mod env;

@@ -97,6 +97,7 @@ pub struct Backend {
     pub kv_memory: Option<String>,
     pub stall: Option<String>,
     pub context: Option<i64>,
+    pub attention: Option<serde_json::Value>,
     pub tools: Option<bool>,
     pub images: Option<bool>,
     pub audio: Option<bool>,

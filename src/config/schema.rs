@@ -25,6 +25,8 @@ pub enum Shape {
     Size,
     /// List of numbers.
     Numbers,
+    /// How a model attends: a word or a table, checked by `attention`.
+    Attention,
 }
 
 /// Patterns of every key: `*` is any name, `[]` any element. In the order in which people should read them.
@@ -69,6 +71,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("backends.*.kv_memory", Shape::Size),
     ("backends.*.stall", Shape::Span),
     ("backends.*.context", Shape::Int),
+    ("backends.*.attention", Shape::Attention),
     ("backends.*.tools", Shape::Bool),
     ("backends.*.images", Shape::Bool),
     ("backends.*.audio", Shape::Bool),
@@ -186,6 +189,7 @@ fn list(value: &Value, pattern: &str, path: &str, problems: &mut Problems) -> Op
 fn leaf(value: &Value, shape: Shape, path: &str, problems: &mut Problems) -> Option<Json> {
     let from_env = value.origin() == Some(ENVIRONMENT);
     let json = match (&value.kind, shape) {
+        (_, Shape::Attention) => Some(as_json(&value.kind)),
         (ValueKind::String(s), Shape::Text | Shape::Span | Shape::Size) => Some(Json::String(s.clone())),
         (ValueKind::String(s), _) if from_env => from_text(s, shape),
         (ValueKind::Boolean(b), Shape::Bool) => Some(Json::Bool(*b)),
@@ -211,6 +215,19 @@ fn leaf_number(kind: &ValueKind) -> Option<Json> {
     }
 }
 
+/// A value of any form; infinity, which JSON lacks, becomes the word `inf`.
+fn as_json(kind: &ValueKind) -> Json {
+    match kind {
+        ValueKind::Boolean(b) => Json::Bool(*b),
+        ValueKind::I64(i) => Json::from(*i),
+        ValueKind::Float(x) => Number::from_f64(*x).map_or_else(|| Json::String(x.to_string()), Json::Number),
+        ValueKind::String(s) => Json::String(s.clone()),
+        ValueKind::Table(entries) => entries.iter().map(|(k, v)| (k.clone(), as_json(&v.kind))).collect(),
+        ValueKind::Array(items) => items.iter().map(|v| as_json(&v.kind)).collect(),
+        _ => Json::Null,
+    }
+}
+
 /// Variables are text; the key's type says how to read them.
 fn from_text(s: &str, shape: Shape) -> Option<Json> {
     let number = |s: &str| s.trim().parse::<f64>().ok().and_then(Number::from_f64).map(Json::Number);
@@ -219,7 +236,7 @@ fn from_text(s: &str, shape: Shape) -> Option<Json> {
         Shape::Int => s.trim().parse::<i64>().ok().map(Json::from),
         Shape::Float => number(s),
         Shape::Numbers => s.split(',').map(number).collect::<Option<Vec<_>>>().map(Json::Array),
-        Shape::Text | Shape::Span | Shape::Size => Some(Json::String(s.to_owned())),
+        Shape::Text | Shape::Span | Shape::Size | Shape::Attention => Some(Json::String(s.to_owned())),
     }
 }
 
@@ -232,6 +249,7 @@ fn wanted(shape: Shape) -> &'static str {
         Shape::Span => "a duration in quotes with its unit, such as \"10s\"",
         Shape::Size => "a size, such as \"10MiB\"",
         Shape::Numbers => "a list of numbers, such as [1, 8, 64]",
+        Shape::Attention => "\"softmax\" or a table",
     }
 }
 
@@ -303,7 +321,7 @@ mod tests {
             Shape::Bool => Json::Bool(true),
             Shape::Int => Json::from(1),
             Shape::Float => Json::from(1.5),
-            Shape::Text => Json::from("x"),
+            Shape::Text | Shape::Attention => Json::from("x"),
             Shape::Span => Json::from("1s"),
             Shape::Size => Json::from("1KiB"),
             Shape::Numbers => Json::from(vec![1.0, 2.0]),

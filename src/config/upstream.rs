@@ -29,6 +29,7 @@ pub fn endpoint(
             ("sha256", raw.sha256.is_some()),
             ("template", raw.template.is_some()),
             ("threads", raw.threads.is_some()),
+            ("attention", raw.attention.is_some()),
             ("queue", raw.queue.is_some()),
             ("streams", raw.streams.is_some()),
             ("kv_memory", raw.kv_memory.is_some()),

@@ -7,6 +7,7 @@
 pub mod acts;
 mod answer;
 pub mod arch;
+pub mod attention;
 pub mod cache;
 pub mod dtype;
 mod generate;
@@ -82,7 +83,7 @@ impl Engine {
     /// Loads a model and starts its thread. Blocks for as long as the file takes to read and repack.
     pub fn load(spec: &ModelSpec) -> Result<Self, EngineError> {
         let loaded = catch_unwind(AssertUnwindSafe(|| {
-            let model = Model::load(&spec.path, spec.context, spec.threads)?;
+            let model = Model::load(&spec.path, spec.context, spec.threads)?.with_attention(&spec.attention)?;
             let vocabulary = vocabulary::read(model.metadata())?;
             let tokenizer = Tokenizer::new(&vocabulary)?;
             let template = Template::choose(spec.template.as_deref(), &vocabulary, &tokenizer)?;

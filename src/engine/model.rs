@@ -9,19 +9,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use tracing::warn;
+
+use crate::config::attention::Attention as Setting;
 use crate::engine::acts::Acts;
 use crate::engine::arch::Arch;
+use crate::engine::attention;
 use crate::engine::cache::{KvCache, bytes_for};
 use crate::engine::gguf;
 use crate::engine::matmul::{Product, matmul};
 use crate::engine::metadata::Metadata;
-use crate::engine::pointwise::{gated, norm};
+use crate::engine::packed::Packed;
+use crate::engine::pointwise::{gated, norm, norm_parts};
 use crate::engine::rope::Rope;
 use crate::engine::scratch::Scratch;
 use crate::engine::types::{EngineError, clamp};
 use crate::engine::weights::{Layer, Weights};
 use crate::lla::pool::{Panicked, Pool, Shards};
-use crate::lla::ridge::Rho;
+use crate::lla::ridge::{Rho, Ridge};
 use crate::lla::simd::Level;
 use crate::lla::{AttendError, Attention, attend};
 
@@ -44,6 +49,8 @@ pub struct Model {
     arch: Arch,
     weights: Weights,
     rope: Rope,
+    /// Ridges of each layer that does not attend by softmax alone.
+    ridges: Vec<Option<Ridge>>,
     context: usize,
     level: Level,
     pool: Pool,
@@ -74,12 +81,32 @@ impl Model {
             let rope = Rope::new(&arch, &weights.rope_factors);
             let window = if context == 0 { arch.context } else { arch.context.min(context as usize) };
             let metadata = header.metadata;
-            Ok(Self { metadata, arch, weights, rope, context: window, level, pool, scratch: Mutex::default() })
+            Ok(Self {
+                metadata,
+                arch,
+                weights,
+                rope,
+                ridges: Vec::new(),
+                context: window,
+                level,
+                pool,
+                scratch: Mutex::default(),
+            })
         };
         // A file that gets through the checks and still trips the reader must not end the process.
         catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| {
             Err(EngineError::Load(format!("{}: the file could not be read; fetch it again", path.display())))
         })
+    }
+
+    /// The same model attending in another way; refused where the setting does not fit its layers and heads.
+    pub fn with_attention(mut self, setting: &Setting) -> Result<Self, EngineError> {
+        self.ridges = attention::ridges(setting, self.arch.layers, self.arch.heads.heads)?;
+        let smallest = setting.smallest();
+        if smallest < attention::SAFE_LAMBDA {
+            warn!(lambda = smallest, model = self.arch.name, "{}", attention::WHY);
+        }
+        Ok(self)
     }
 
     /// Runs `tokens` after those in `cache` and leaves the logits of the last one in `logits` (`vocab_size` values).
@@ -130,7 +157,7 @@ impl Model {
         self.context
     }
 
-    /// `llama` or `qwen2`.
+    /// Its name, one of `arch::NAMES`.
     pub fn architecture(&self) -> &str {
         &self.arch.name
     }
@@ -197,7 +224,7 @@ impl Model {
             let Some(run) = runs.get_mut(span.run) else { continue };
             for token in run.tokens.get(span.tokens.clone()).unwrap_or(&[]) {
                 self.weights.embedding.row(*token as usize, &mut s.row);
-                s.stream.extend(s.row.iter().take(arch.width));
+                s.stream.extend(s.row.iter().take(arch.width).map(|x| x * arch.embedding_scale));
             }
             run.cache.extend(span.tokens.len());
             for position in span.first..span.first + span.tokens.len() {
@@ -235,7 +262,7 @@ impl Model {
             Product { weights: wv, out: &mut s.values, stride: arch.kv_width(), add: false },
         ];
         matmul(pool, level, &s.acts, &mut products).map_err(step)?;
-        self.place(layer, s).map_err(step)?;
+        self.place(index, layer, s).map_err(step)?;
         self.attend(index, runs, piece, s)?;
         let (attended, width) = (&s.attended, arch.q_width());
         s.acts.reset(attended.len() / width, width);
@@ -243,15 +270,16 @@ impl Model {
             out.iter_mut().zip(attended.iter().skip(row * width)).for_each(|(o, a)| *o = *a);
         };
         s.acts.fill(pool, level, width, &copy).map_err(step)?;
-        let product = Product { weights: &layer.output, out: &mut s.stream, stride: arch.width, add: true };
-        matmul(pool, level, &s.acts, &mut [product]).map_err(step)
+        self.join(&layer.output, &layer.attention_post_norm, s).map_err(step)
     }
 
     /// Adds biases, and turns queries and keys by their positions.
-    fn place(&self, layer: &Layer, s: &mut Scratch) -> Result<(), Panicked> {
+    fn place(&self, index: usize, layer: &Layer, s: &mut Scratch) -> Result<(), Panicked> {
+        let sliding = self.arch.window(index).is_some();
         let (q_width, kv_width) = (self.arch.q_width(), self.arch.kv_width());
         let tokens = s.queries.len() / q_width;
         let [bq, bk, bv] = &layer.qkv_bias;
+        let ([nq, nk], epsilon) = (&layer.head_norms, self.arch.epsilon);
         let turns = &s.turns;
         let (q, k, v) = (Shards::new(&mut s.queries), Shards::new(&mut s.keys), Shards::new(&mut s.values));
         self.pool.run(tokens, &|token| {
@@ -266,9 +294,11 @@ impl Model {
             for (row, bias) in [(&mut *q, bq), (&mut *k, bk), (&mut *v, bv)] {
                 row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
             }
+            norm_parts(q, nq, epsilon);
+            norm_parts(k, nk, epsilon);
             if let Some(turns) = turns.get(token) {
-                self.rope.turn(q, turns);
-                self.rope.turn(k, turns);
+                self.rope.turn(q, turns, sliding);
+                self.rope.turn(k, turns, sliding);
             }
         })
     }
@@ -284,19 +314,19 @@ impl Model {
                 store.append(keys, values).map_err(failed)?;
             }
         }
-        #[expect(clippy::cast_precision_loss, reason = "a head has at most 1024 values")]
-        let scale = 1.0 / (shape.dim as f32).sqrt();
+        let (scale, window) = (self.arch.scale, self.arch.window(index));
+        let rho = self.ridges.get(index).and_then(Option::as_ref).map_or(Rho::Zero, Rho::Solve);
         let job = |span: &Span| {
             let store = runs.get(span.run)?.cache.layers.get(index)?;
             let queries = s.queries.get(span.rows.start * q_width..span.rows.end * q_width)?;
-            Some(Attention { shape, scale, queries, first: span.first, store, rho: Rho::Zero, window: None })
+            Some(Attention { shape, scale, queries, first: span.first, store, rho, window })
         };
         let jobs: Vec<Attention> = piece.iter().filter_map(job).collect();
         attend(&self.pool, self.level, &jobs, &mut s.attended).map(drop).map_err(failed)
     }
 
     fn feed_forward(&self, layer: &Layer, s: &mut Scratch) -> Result<(), Panicked> {
-        let (pool, level, inner) = (&self.pool, self.level, self.arch.inner);
+        let (pool, level, inner, activation) = (&self.pool, self.level, self.arch.inner, self.arch.activation);
         self.normed(&mut s.acts, &s.stream, &layer.inner_norm)?;
         let [gate, up] = &layer.gate_up;
         let mut products = [
@@ -309,12 +339,26 @@ impl Model {
         let activate = |row: usize, out: &mut [f32]| {
             let part = row * inner..(row + 1) * inner;
             if let (Some(g), Some(u)) = (gate.get(part.clone()), up.get(part)) {
-                gated(level, g, u, out);
+                gated(level, activation, g, u, out);
             }
         };
         s.acts.fill(pool, level, inner, &activate)?;
-        let product = Product { weights: &layer.down, out: &mut s.stream, stride: self.arch.width, add: true };
-        matmul(pool, level, &s.acts, &mut [product])
+        self.join(&layer.down, &layer.inner_post_norm, s)
+    }
+
+    /// Adds the product of the activations to the stream, normalised first where the architecture does that.
+    fn join(&self, weights: &Packed, after: &[f32], s: &mut Scratch) -> Result<(), Panicked> {
+        let (pool, level, width) = (&self.pool, self.level, self.arch.width);
+        if after.is_empty() {
+            let product = Product { weights, out: &mut s.stream, stride: width, add: true };
+            return matmul(pool, level, &s.acts, &mut [product]);
+        }
+        s.branch.resize(s.stream.len(), 0.0);
+        let product = Product { weights, out: &mut s.branch, stride: width, add: false };
+        matmul(pool, level, &s.acts, &mut [product])?;
+        norm_parts(&mut s.branch, after, self.arch.epsilon);
+        s.stream.iter_mut().zip(&s.branch).for_each(|(x, b)| *x += b);
+        Ok(())
     }
 
     /// The norm of every row of `stream`, quantised.

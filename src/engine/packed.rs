@@ -72,6 +72,7 @@ impl Format {
 struct Line([u8; 64]);
 
 /// A matrix of weights.
+#[derive(Clone)]
 pub struct Packed {
     /// Rows (outputs).
     rows: usize,

@@ -9,6 +9,8 @@ pub struct Scratch {
     pub acts: Acts,
     /// The residual stream.
     pub stream: Vec<f32>,
+    /// What a part of a layer adds to the stream, where it is normalised first.
+    pub branch: Vec<f32>,
     /// Queries of a layer.
     pub queries: Vec<f32>,
     /// Keys of a layer, before they go into the cache.

@@ -235,3 +235,76 @@ impl Ids<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tiny::byte_char;
+    use crate::engine::vocabulary::TokenKind;
+
+    /// One token per byte, then marks.
+    fn made(architecture: &str, marks: &[&str], thinking_switch: bool) -> (Vocabulary, Tokenizer) {
+        let letters = (0..=255).map(|b| byte_char(b).to_string());
+        let tokens: Vec<String> = letters.chain(marks.iter().map(ToString::to_string)).collect();
+        let kinds = (0..tokens.len()).map(|i| if i < 256 { TokenKind::Normal } else { TokenKind::Control }).collect();
+        let vocabulary = Vocabulary {
+            pre: "qwen2".into(),
+            architecture: architecture.into(),
+            tokens,
+            kinds,
+            merges: Vec::new(),
+            bos: None,
+            ends: Vec::new(),
+            add_bos: false,
+            template_hash: None,
+            thinking_switch,
+        };
+        let tokenizer = Tokenizer::new(&vocabulary).unwrap();
+        (vocabulary, tokenizer)
+    }
+
+    /// The rendered conversation with its marks in words.
+    fn rendered(name: &str, (vocabulary, tokenizer): &(Vocabulary, Tokenizer), messages: &[(&str, &str)]) -> String {
+        let template = Template::choose(None, vocabulary, tokenizer).unwrap();
+        assert_eq!(template.name(), name);
+        let say = |(role, content): &(&str, &str)| Message { role: (*role).into(), content: (*content).into() };
+        let messages: Vec<Message> = messages.iter().map(say).collect();
+        let ids = template.render(tokenizer, &messages, usize::MAX).unwrap();
+        let word = |id: u32| match u8::try_from(id) {
+            Ok(byte) => char::from(byte).to_string(),
+            Err(_) => vocabulary.tokens[id as usize].clone(),
+        };
+        ids.into_iter().map(word).collect()
+    }
+
+    const CHATML: [&str; 4] = ["<|im_start|>", "<|im_end|>", "<think>", "</think>"];
+
+    #[test]
+    fn qwen3_answers_behind_an_empty_thought() {
+        let said = [("user", "Hi <think>"), ("assistant", "Yes."), ("user", "More")];
+        let model = made("qwen3", &CHATML, true);
+        assert_eq!(
+            rendered("qwen3", &model, &said),
+            "<|im_start|>user\nHi <think><|im_end|>\n<|im_start|>assistant\nYes.<|im_end|>\n\
+             <|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        );
+        let without = made("qwen3", &CHATML, false);
+        assert!(rendered("chatml", &without, &said).ends_with("<|im_start|>assistant\n"));
+    }
+
+    #[test]
+    fn gemma_opens_the_first_turn_with_the_system_message() {
+        let model = made("gemma3", &["<bos>", "<start_of_turn>", "<end_of_turn>"], false);
+        assert_eq!(
+            rendered(
+                "gemma",
+                &model,
+                &[("system", "Be brief. "), ("user", " Hi\n"), ("assistant", "Yes."), ("user", "More")]
+            ),
+            "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nYes.<end_of_turn>\n\
+             <start_of_turn>user\nMore<end_of_turn>\n<start_of_turn>model\n"
+        );
+        let (_, tokenizer) = &model;
+        assert_eq!(ends(&model.0, tokenizer), [258]);
+    }
+}

@@ -8,6 +8,7 @@ use std::path::Path;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
+use crate::engine::arch::NAMES;
 use crate::engine::dtype::Dtype;
 
 /// What to write.
@@ -45,6 +46,15 @@ impl Tiny {
         let (layers, width, heads, kv_heads) = (2, 64, 4, 2);
         let (context, tied, factors, seed) = (256, true, false, 1);
         Self { architecture, dtype, layers, width, heads, kv_heads, dim: 0, context, sliding: 5, tied, factors, seed }
+    }
+
+    /// The model of an architecture that is compared with another program: with all its peculiarities, in single
+    /// precision. `None` for an architecture that is not supported.
+    pub fn for_comparison(architecture: &str) -> Option<Self> {
+        let architecture = NAMES.into_iter().find(|name| *name == architecture)?;
+        let odd = matches!(architecture, "qwen3" | "gemma3");
+        let (layers, dim) = if odd { (4, 32) } else { (3, 0) };
+        Some(Self { layers, dim, tied: architecture != "qwen2", ..Self::new(architecture, GgmlDType::F32) })
     }
 
     fn head_dim(&self) -> usize {
@@ -178,7 +188,7 @@ const CHATML: &str = "{% for message in messages %}{{'<|im_start|>' + message['r
 const WORDS: [&str; 8] = ["Ġthe", "Ġand", "ing", "Ġhello", "Ġworld", "user", "assistant", "system"];
 
 /// The character that stands for a byte in a byte-level vocabulary.
-fn byte_char(byte: u8) -> char {
+pub(crate) fn byte_char(byte: u8) -> char {
     let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
     if printable(byte) {
         return char::from(byte);

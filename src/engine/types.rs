@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::api::query::{Message, Sampling};
+use crate::config::attention::Attention;
 
 /// A model to load.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct ModelSpec {
     pub threads: usize,
     /// Jobs that may wait; one more is refused with [`EngineError::QueueFull`].
     pub queue: usize,
+    /// How it attends.
+    pub attention: Attention,
     /// How jobs share the engine.
     pub batch: Batch,
 }

@@ -11,6 +11,7 @@ use wattroute::api::query::{Endpoint, Message, Query, Sampling};
 use wattroute::api::read::read_query;
 use wattroute::backend::embedded::{self, Embedded};
 use wattroute::backend::types::{Body, Source};
+use wattroute::config::attention::Attention;
 use wattroute::config::checked::Waits;
 use wattroute::engine::types::{Batch, Done, EngineError, Event, Finish, Job, ModelSpec, Prompt};
 use wattroute::engine::{Engine, Generation};
@@ -40,7 +41,16 @@ async fn narrow(queue: usize) -> Arc<Engine> {
 
 async fn load(queue: usize, context: u32, template: Option<&str>, batch: Batch) -> Arc<Engine> {
     let (path, template) = (smollm2().await, template.map(str::to_owned));
-    let spec = ModelSpec { name: "smollm2".into(), path, context, template, threads: 0, queue, batch };
+    let spec = ModelSpec {
+        name: "smollm2".into(),
+        path,
+        context,
+        template,
+        threads: 0,
+        queue,
+        attention: Attention::Softmax,
+        batch,
+    };
     Arc::new(tokio::task::spawn_blocking(move || Engine::load(&spec)).await.unwrap().unwrap())
 }
 
@@ -338,8 +348,16 @@ fn a_file_that_is_no_model_is_a_clear_error() {
     for content in [&b""[..], b"GGUF", b"not a model at all", &[0; 4096]] {
         std::fs::write(&path, content).unwrap();
         let batch = Batch::default();
-        let spec =
-            ModelSpec { name: "x".into(), path: path.clone(), context: 0, template: None, threads: 1, queue: 1, batch };
+        let spec = ModelSpec {
+            name: "x".into(),
+            path: path.clone(),
+            context: 0,
+            template: None,
+            threads: 1,
+            queue: 1,
+            attention,
+            batch,
+        };
         let error = Engine::load(&spec).err().unwrap();
         assert!(matches!(&error, EngineError::Load(text) if text.contains("x.gguf")), "{error}");
     }

@@ -8,7 +8,9 @@ import ctypes
 import os
 import struct
 import time
-from ctypes import POINTER, byref, c_bool, c_char_p, c_float, c_int32, c_int8, c_void_p
+from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_int8, c_void_p
+
+import numpy
 
 
 class Blob(ctypes.Structure):
@@ -114,8 +116,6 @@ class Llama:
         self.position += n
 
     def logits(self, index=-1):
-        import numpy
-
         pointer = self.lib.llama_get_logits_ith(self.context, index)
         return numpy.ctypeslib.as_array(pointer, shape=(self.size,)).copy()
 
@@ -126,9 +126,9 @@ class Llama:
         tokens, tops = [], []
         for _ in range(count):
             logprobs = log_softmax(self.logits())
-            two = logprobs.argsort()[::-1][:2]
+            two = sorted(numpy.argpartition(logprobs, -2)[-2:], key=lambda t: -logprobs[t])
             tops.append([(int(t), float(logprobs[t])) for t in two])
-            tokens.append(int(logprobs.argmax()))
+            tokens.append(int(two[0]))
             self.run([tokens[-1]])
         return tokens, tops
 
@@ -160,8 +160,5 @@ class Llama:
 
 
 def log_softmax(logits):
-    import numpy
-
-    logits = logits.astype(numpy.float64)
-    top = logits.max()
-    return logits - top - numpy.log(numpy.exp(logits - top).sum())
+    shifted = logits - logits.max()
+    return shifted - numpy.log(numpy.exp(shifted).sum(dtype=numpy.float64))
