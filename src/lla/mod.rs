@@ -12,6 +12,7 @@
 //! Never here: HTTP, candle, files, clocks.
 
 pub mod backward;
+pub mod cuda;
 pub mod pool;
 pub mod reference;
 pub mod report;
