@@ -132,6 +132,8 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("hyper::server", &["edge"]),
     ("candle_core", &["engine"]),
     ("sqlx", &["journal"]),
+    ("cudarc", &["lla"]),
+    ("libloading", &["lla"]),
     ("linfa", &["train"]),
     ("moka", &["cache"]),
     ("reqwest", &["fetch", "models", "backend", "cli"]),

@@ -1,21 +1,22 @@
 //! A call on the device: checked, laid out in device memory, launched, read back.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crate::lla::cuda::Attention;
 use crate::lla::cuda::layout::{self, Job, Params, Work};
 use crate::lla::cuda::machine::{CudaError, Machine, Memory};
 use crate::lla::cuda::plan::DECODE_TOKENS;
 use crate::lla::cuda::source::{Family, Math};
 use crate::lla::cuda::steps::{Group, Kind, Sizes, Steps};
+use crate::lla::cuda::{Attention, Store};
 use crate::lla::report::Report;
 use crate::lla::ridge::Rho;
 use crate::lla::store::Precision;
 use crate::lla::{AttendError, Shape};
 
-/// A call whose input lies on the device. It can run any number of times.
+/// A call whose input lies on the device. It can run any number of times; the stores it reads cannot change meanwhile.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct Prepared<'a> {
     machine: Arc<dyn Machine>,
     steps: Steps,
     jobs: Vec<Done>,
@@ -27,6 +28,7 @@ pub struct Prepared {
     scratch: Memory,
     // Queries, corrections and ridges: only their addresses are used.
     _inputs: Memory,
+    _stores: PhantomData<&'a Store>,
 }
 
 /// What the report needs of a job.
@@ -37,8 +39,12 @@ struct Done {
     precision: Precision,
 }
 
-impl Prepared {
-    pub(super) fn new(machine: &Arc<dyn Machine>, math: Option<Math>, jobs: &[Attention]) -> Result<Self, CudaError> {
+impl<'a> Prepared<'a> {
+    pub(super) fn new(
+        machine: &Arc<dyn Machine>,
+        math: Option<Math>,
+        jobs: &[Attention<'a>],
+    ) -> Result<Self, CudaError> {
         let sizes = jobs.iter().enumerate().map(|(i, job)| check(machine, i, job)).collect::<Result<Vec<_>, _>>()?;
         let facts = machine.facts();
         let mut steps = Steps::default();
@@ -71,11 +77,33 @@ impl Prepared {
             |(job, sizes): (&Attention, Sizes)| Done { sizes, shape: job.shape, precision: job.store.precision() };
         let jobs = jobs.iter().zip(sizes).map(done).collect();
         let machine = machine.clone();
-        Ok(Self { machine, steps, jobs, tables, work_at, results, outputs, scratch, _inputs: memory })
+        Ok(Self {
+            machine,
+            steps,
+            jobs,
+            tables,
+            work_at,
+            results,
+            outputs,
+            scratch,
+            _inputs: memory,
+            _stores: PhantomData,
+        })
     }
 
     /// Runs all kernels and waits for them.
     pub fn run(&self) -> Result<(), CudaError> {
+        self.start()?;
+        self.finish()
+    }
+
+    /// Waits for all that was started on the device. Dropping a call waits too.
+    pub fn finish(&self) -> Result<(), CudaError> {
+        self.machine.finish()
+    }
+
+    /// Starts all kernels without waiting; the input is read and the output written until [`Prepared::finish`].
+    pub fn start(&self) -> Result<(), CudaError> {
         let narrow = |n: usize| u32::try_from(n).map_err(|_| CudaError::TooMany("heads"));
         for step in &self.steps.list {
             let params = Params {
@@ -89,7 +117,7 @@ impl Prepared {
             };
             self.machine.launch(&step.launch, &params)?;
         }
-        self.machine.finish()
+        Ok(())
     }
 
     /// Numbers of output: the jobs' one after another, `tokens * heads * value_dim` each.

@@ -163,7 +163,7 @@ impl Machine for Driver {
         let mut params = *params;
         let mut arguments = [(&raw mut params).cast::<c_void>()];
         // SAFETY: the module is loaded; the kernel takes exactly one `Params` by value, which the driver copies before it
-        // returns; the addresses in it are those of memory that outlives the launch (`finish` comes before their drop).
+        // returns; the addresses in it are those of memory that outlives the launch: freeing waits for the device.
         unsafe {
             let function = result::module::get_function(module.0, name).map_err(refused("cuModuleGetFunction"))?;
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;

@@ -122,7 +122,7 @@ impl Device {
     }
 
     /// Checks a call and puts its input on the device.
-    pub fn prepare(&self, jobs: &[Attention]) -> Result<Prepared, CudaError> {
+    pub fn prepare<'a>(&self, jobs: &[Attention<'a>]) -> Result<Prepared<'a>, CudaError> {
         Prepared::new(&self.machine, self.math, jobs)
     }
 
