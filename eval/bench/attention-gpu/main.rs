@@ -108,7 +108,7 @@ fn shape(heads: usize, kv_heads: usize, dim: usize) -> Shape {
 }
 
 fn ridge(lambda: f32) -> Outcome<Ridge> {
-    Ok(Ridge::new(vec![lambda])?.with_tolerance(1e-5)?.with_most_iterations(64)?)
+    Ok(Ridge::new(vec![lambda])?.with_tolerance(2e-6)?.with_most_iterations(64)?)
 }
 
 /// Every kernel at sizes that split and that do not, against the oracle.

@@ -31,13 +31,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::lla::Shape;
 use crate::lla::cuda::driver::Driver;
 use crate::lla::cuda::machine::Machine;
 use crate::lla::cuda::source::Math;
 use crate::lla::report::Report;
 use crate::lla::ridge::Rho;
 use crate::lla::store::Precision;
+use crate::lla::{self, Shape};
 
 pub use call::Prepared;
 pub use machine::CudaError;
@@ -121,6 +121,17 @@ impl Device {
         Store::new(self.machine.clone(), shape, precision)
     }
 
+    /// The device's copy of a store in the host's memory.
+    pub fn upload(&self, host: &lla::store::Store) -> Result<Store, CudaError> {
+        let mut store = self.store(host.shape(), host.precision())?;
+        let heads = host.shape().kv_heads;
+        let rows = |row: &dyn Fn(usize, usize) -> Vec<f32>| -> Vec<f32> {
+            (0..host.len() * heads).flat_map(|i| row(i % heads, i / heads)).collect()
+        };
+        store.append(&rows(&|head, at| host.key(head, at)), &rows(&|head, at| host.value(head, at)))?;
+        Ok(store)
+    }
+
     /// Checks a call and puts its input on the device.
     pub fn prepare<'a>(&self, jobs: &[Attention<'a>]) -> Result<Prepared<'a>, CudaError> {
         Prepared::new(&self.machine, self.math, jobs)
@@ -131,7 +142,7 @@ impl Device {
     pub fn attend(&self, jobs: &[Attention], out: &mut [f32]) -> Result<Report, CudaError> {
         let call = self.prepare(jobs)?;
         if out.len() != call.outputs() {
-            return Err(crate::lla::AttendError::Shape("outputs").into());
+            return Err(lla::AttendError::Shape("outputs").into());
         }
         call.run()?;
         call.read(out)
