@@ -30,7 +30,7 @@ use crate::api::query::Query;
 use crate::clock;
 use crate::config::checked::{self, Kind};
 use crate::engine::Engine;
-use crate::engine::types::{Batch, ModelSpec};
+use crate::engine::types::{Batch, KvUse, ModelSpec};
 use crate::fault::{Fault, Kind as FaultKind};
 use crate::meter;
 use crate::models::{self, Store};
@@ -139,14 +139,25 @@ impl Backend {
             State::NotConfigured(why) | State::Unable(why) => format!("off: {why}"),
         };
         json!({ "name": self.config.name, "place": self.config.place, "state": state, "about": self.about(),
-                "in_flight": self.in_flight() })
+                "in_flight": self.in_flight(), "kv": self.kv().map(kv_facts) })
     }
 
     /// Puts its gauges into the metrics.
     pub fn count(&self) {
         meter::queue_depth(&self.config.name, self.in_flight());
+        if let Some(kv) = self.kv() {
+            meter::kv(&self.config.name, [kv.bound, kv.promised, kv.kept], kv.reused_tokens);
+        }
         let resting = self.state() == State::Unhealthy;
         meter::breaker(&self.config.name, if resting { meter::Breaker::Open } else { meter::Breaker::Closed });
+    }
+
+    /// What an embedded model's keys and values take.
+    fn kv(&self) -> Option<KvUse> {
+        match &self.answering {
+            Answering::Embedded(embedded) => Some(embedded.engine().kv()),
+            Answering::Http(_) | Answering::Off(_) => None,
+        }
     }
 
     fn in_flight(&self) -> usize {
@@ -156,6 +167,11 @@ impl Backend {
             Answering::Off(_) => 0,
         }
     }
+}
+
+fn kv_facts(kv: KvUse) -> Value {
+    json!({ "bound_bytes": kv.bound, "promised_bytes": kv.promised, "running_bytes": kv.running, "kept_bytes": kv.kept,
+            "kept_beginnings": kv.prefixes, "reused_tokens": kv.reused_tokens })
 }
 
 /// The engine of a model: the one already loaded for the same settings, else a new one.

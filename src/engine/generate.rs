@@ -44,6 +44,8 @@ pub struct Worker {
     pub running: Vec<Sequence>,
     /// Caches of streams that have ended.
     pub prefixes: Prefixes,
+    /// Prompt tokens that came from a cache.
+    pub reused: u64,
 }
 
 /// What became of a stream in a step.
@@ -112,6 +114,7 @@ impl Worker {
             cache.truncate(length);
             sequence.reused = Some(length);
             (sequence.held.tokens, sequence.cache) = (held.tokens, cache);
+            self.reused += length as u64;
         }
         sequence.cache.allow(sequence.ticket.tokens());
         self.running.push(sequence);
@@ -138,6 +141,7 @@ impl Worker {
             cache.copy_prefix(source, length);
         }
         let tokens = wish.prompt.iter().take(length).copied().collect();
+        self.reused += length as u64;
         if let Some(sequence) = self.running.get_mut(at) {
             (sequence.cache, sequence.held.tokens, sequence.reused) = (cache, tokens, Some(length));
         }
@@ -257,6 +261,7 @@ impl Worker {
         report.running = self.running.iter().map(|sequence| sequence.cache.bytes()).sum();
         report.kept = self.prefixes.bytes();
         report.prefixes = self.prefixes.len();
+        report.reused_tokens = self.reused;
     }
 }
 

@@ -111,6 +111,7 @@ impl Engine {
             report: report.clone(),
             running: Vec::new(),
             prefixes: Prefixes::default(),
+            reused: 0,
             model,
         };
         std::thread::Builder::new()

@@ -64,6 +64,7 @@ fn worker(path: &Path, streams: usize) -> Worker {
         report: Arc::default(),
         running: Vec::new(),
         prefixes: Prefixes::default(),
+        reused: 0,
         tokenizer,
         model,
     }

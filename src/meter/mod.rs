@@ -154,6 +154,17 @@ pub fn queue_depth(backend: &Arc<str>, waiting: usize) {
     }
 }
 
+/// Keys and values of an embedded model: its bound, what is promised to running queries, and what kept beginnings take,
+/// in bytes; and the prompt tokens that came from them since it was loaded.
+pub fn kv(backend: &Arc<str>, bytes: [usize; 3], reused: u64) {
+    if let Some(meter) = METER.get() {
+        for (kind, bytes) in ["bound", "promised", "kept"].into_iter().zip(bytes) {
+            gauge(&meter.recorder, names::KV, &[("backend", &**backend), ("use", kind)]).set(float(bytes));
+        }
+        counter(&meter.recorder, names::REUSED, &[("backend", &**backend)]).absolute(reused);
+    }
+}
+
 impl Meter {
     fn new() -> Self {
         let recorder = registry::recorder();

@@ -93,6 +93,16 @@ pub const BREAKER: Name =
     gauge("wattroute_breaker_state", "Breaker, by backend: 0 closed, 1 open: given a rest after failures.");
 /// Engine queue.
 pub const QUEUE: Name = gauge("wattroute_queue_depth", "Jobs that wait for a backend, by backend.");
+/// Keys and values.
+pub const KV: Name = gauge(
+    "wattroute_kv_bytes",
+    "Keys and values of an embedded model in bytes, by backend and use (bound, promised to running queries, kept beginnings).",
+);
+/// Cached prompt tokens.
+pub const REUSED: Name = counter(
+    "wattroute_reused_tokens_total",
+    "Prompt tokens whose keys and values an embedded model had kept, by backend.",
+);
 /// In flight.
 pub const IN_FLIGHT: Name = gauge("wattroute_in_flight", "Requests in flight.");
 /// Connections.
@@ -132,6 +142,8 @@ pub const ALL: &[Name] = &[
     OVERHEAD_TIME,
     BREAKER,
     QUEUE,
+    KV,
+    REUSED,
     IN_FLIGHT,
     CONNECTIONS,
     CACHE,

@@ -14,7 +14,7 @@ use crate::support::{answers, canary, tiny};
 const LIMIT: Duration = Duration::from_millis(100);
 const SAMPLES: usize = 8;
 
-fn embedded() -> Plan {
+pub fn embedded() -> Plan {
     let plan = Plan::new(&format!(
         "\n[backends.tiny]\nplace = \"local\"\nkind = \"embedded\"\nmodel = \"./tiny.gguf\"\ncontext = {}\nthreads = 1\n",
         tiny::CONTEXT
@@ -23,7 +23,12 @@ fn embedded() -> Plan {
     plan
 }
 
-async fn ready(plan: Plan) -> Gateway {
+/// One that answers one query at a time.
+fn narrow() -> Plan {
+    embedded().set("backends.tiny.streams", "1")
+}
+
+pub async fn ready(plan: Plan) -> Gateway {
     let gateway = plan.start().await;
     let end = Instant::now() + crate::support::PATIENCE;
     while gateway.post(&ask(1, json!({}))).await.status != 200 {
@@ -33,7 +38,7 @@ async fn ready(plan: Plan) -> Gateway {
     gateway
 }
 
-fn ask(tokens: u32, more: Value) -> Value {
+pub fn ask(tokens: u32, more: Value) -> Value {
     let mut body = json!({
         "model": "local/tiny", "messages": [{ "role": "user", "content": canary::PROMPT }], "max_tokens": tokens, "temperature": 1.0,
     });
@@ -41,7 +46,7 @@ fn ask(tokens: u32, more: Value) -> Value {
     body
 }
 
-fn request(body: &Value) -> Vec<u8> {
+pub fn request(body: &Value) -> Vec<u8> {
     rude::request("POST", "/v1/chat/completions", body.to_string().as_bytes())
 }
 
@@ -146,7 +151,7 @@ async fn sample(gateway: &Gateway, how: Leave, streaming: bool) -> Duration {
 
 #[tokio::test]
 async fn a_hang_up_stops_decoding() {
-    let gateway = ready(embedded()).await;
+    let gateway = ready(narrow()).await;
     // How long the short question takes by itself.
     let began = Instant::now();
     gateway.post(&ask(1, json!({}))).await;
@@ -169,7 +174,7 @@ async fn a_hang_up_stops_decoding() {
 
 #[tokio::test]
 async fn a_hang_up_in_the_queue_gives_the_place_back() {
-    let gateway = ready(embedded().with("\n[limits]\nin_flight = 2\n")).await;
+    let gateway = ready(narrow().with("\n[limits]\nin_flight = 2\n")).await;
     let mut first = Rude::connect(gateway.data).await;
     first.send(&request(&ask(15_000, json!({ "stream": true })))).await;
     first.until("\"content\":").await;
@@ -202,7 +207,7 @@ async fn a_hang_up_in_the_queue_gives_the_place_back() {
 
 #[tokio::test]
 async fn a_full_queue_is_a_503_and_a_fall_back_where_there_is_one() {
-    let gateway = ready(embedded().set("backends.tiny.queue", "1")).await;
+    let gateway = ready(narrow().set("backends.tiny.queue", "1")).await;
     let mut clients = Vec::new();
     for _ in 0..2 {
         let mut client = Rude::connect(gateway.data).await;

@@ -18,6 +18,7 @@ mod real_model;
 mod shape;
 mod smuggling;
 mod smuggling_h2;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod surface;
