@@ -80,14 +80,14 @@ async fn eight_speak_at_a_time_and_the_ninth_takes_the_place_of_one_that_leaves(
 #[tokio::test]
 async fn a_short_question_does_not_wait_for_a_long_prompt() {
     let gateway = ready(embedded()).await;
-    let long = json!({ "messages": [{ "role": "user", "content": "word ".repeat(2900) }] });
+    let long = json!({ "messages": [{ "role": "user", "content": "word ".repeat(1000) }] });
     let reading = async {
         let reply = gateway.post(&ask(1, long)).await;
         (reply, Instant::now())
     };
     let asking = async {
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let reply = gateway.post(&ask(4, json!({}))).await;
+        let reply = gateway.post(&ask(2, json!({}))).await;
         (reply, Instant::now())
     };
     let ((long, read), (short, answered)) = tokio::join!(reading, asking);
