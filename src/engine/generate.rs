@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock;
 use crate::engine::cache::KvCache;
-use crate::engine::model::{Model, Run};
+use crate::engine::model::Model;
+use crate::engine::pieces::Run;
 use crate::engine::plan::{Pace, kept, share};
 use crate::engine::prefixes::{Held, Prefixes, shared};
 use crate::engine::queue::Queue;

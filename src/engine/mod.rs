@@ -10,6 +10,7 @@ pub mod arch;
 pub mod attention;
 pub mod cache;
 pub mod dtype;
+mod forward;
 mod generate;
 pub mod gguf;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub mod model;
 #[cfg(test)]
 mod oracle;
 pub mod packed;
+pub mod pieces;
 mod plan;
 pub mod pointwise;
 mod prefixes;

@@ -6,7 +6,7 @@ use crate::api::query::Sampling;
 use crate::clock::{self, Instant};
 use crate::engine::answer::Answer;
 use crate::engine::cache::KvCache;
-use crate::engine::model::Run;
+use crate::engine::pieces::Run;
 use crate::engine::prefixes::{Held, Wish};
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::types::{Done, EngineError, Event, Finish, clamp};
