@@ -13,6 +13,8 @@ pub const ALIGN: usize = 8;
 const FIRST_CHUNK: usize = 2 * ALIGN;
 /// Prompt tokens of a step at most: more would not be any more efficient.
 const MOST_CHUNK: usize = 512;
+/// Part of the time that a step aims at: tokens cost more the further a prompt is read, and machines have other work.
+const AIM: f64 = 0.75;
 /// Weight of the newest step in the running mean of a token's cost.
 const NEWEST: f64 = 0.3;
 
@@ -20,21 +22,25 @@ const NEWEST: f64 = 0.3;
 #[derive(Clone, Debug)]
 pub struct Pace {
     budget_s: f64,
+    /// Running mean of what a token cost.
     token_s: Option<f64>,
+    /// What it cost in the newest step.
+    newest_s: f64,
+    /// Prompt tokens of the last chunk.
     last: usize,
 }
 
 impl Pace {
     /// Steps that read a prompt should take about `budget`.
     pub fn new(budget: Duration) -> Self {
-        Self { budget_s: budget.as_secs_f64(), token_s: None, last: FIRST_CHUNK }
+        Self { budget_s: budget.as_secs_f64(), token_s: None, newest_s: 0.0, last: FIRST_CHUNK }
     }
 
     /// Prompt tokens for a step in which `speaking` streams get a token. Never more than twice as many as before.
     pub fn chunk(&mut self, speaking: usize) -> usize {
-        let Some(token_s) = self.token_s else { return FIRST_CHUNK };
+        let Some(mean_s) = self.token_s else { return FIRST_CHUNK };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, then is clamped")]
-        let fit = (self.budget_s / token_s) as usize;
+        let fit = (self.budget_s * AIM / mean_s.max(self.newest_s)) as usize;
         let chunk = fit.saturating_sub(speaking).min(self.last * 2) / ALIGN * ALIGN;
         self.last = chunk.clamp(ALIGN, MOST_CHUNK);
         self.last
@@ -48,6 +54,7 @@ impl Pace {
         }
         #[expect(clippy::cast_precision_loss, reason = "a step has at most some hundred tokens")]
         let cost = seconds / tokens as f64;
+        self.newest_s = cost;
         self.token_s = Some(self.token_s.map_or(cost, |mean| mean + NEWEST * (cost - mean)));
     }
 }
@@ -102,13 +109,13 @@ mod tests {
             let tokens = pace.chunk(4) + 4;
             pace.saw(tokens, tokens as f64 * 0.001);
         }
-        assert_eq!(pace.chunk(4), 96);
-        // The machine gets five times slower: a few steps later chunks are a fifth.
-        for _ in 0..12 {
-            let tokens = pace.chunk(4) + 4;
-            pace.saw(tokens, tokens as f64 * 0.005);
-        }
+        assert_eq!(pace.chunk(4), 64);
+        // The machine gets three times slower: the next chunk is a third already.
+        pace.saw(64, 64.0 * 0.003);
         assert_eq!(pace.chunk(4), 16);
+        // One quick step does not make up for it.
+        pace.saw(20, 20.0 * 0.0001);
+        assert!(pace.chunk(4) <= 32);
         // However slow, a prompt moves on.
         pace.saw(20, 1000.0);
         assert_eq!(pace.chunk(4), ALIGN);
