@@ -3,6 +3,8 @@
 //! Joules are structured-field items (RFC 9651): the central figure, with `low`, `high` and `basis` as parameters, or
 //! the token `unknown`.
 
+use std::borrow::Cow;
+
 use http::header::{ALLOW, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 
@@ -88,7 +90,9 @@ pub fn tell_cached(headers: &mut HeaderMap, backend: &str, place: Place) {
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    let clean: String = text.chars().map(|c| if (' '..='~').contains(&c) { c } else { ' ' }).collect();
+    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let clean = || text.chars().map(|c| if (' '..='~').contains(&c) { c } else { ' ' }).collect();
+    let clean: Cow<'_, str> = if plain { Cow::Borrowed(text) } else { Cow::Owned(clean()) };
     if let Ok(value) = HeaderValue::from_str(clean.trim()) {
         headers.insert(name, value);
     }

@@ -13,6 +13,11 @@ use super::read::MAX_DEPTH;
 use super::scan::{self, Member, Object};
 use crate::fault::Fault;
 
+const SESSION: HeaderName = HeaderName::from_static("x-session-id");
+const POLICY: HeaderName = HeaderName::from_static("x-wattroute-policy");
+const PRIVATE: HeaderName = HeaderName::from_static("x-wattroute-private");
+/// Headers that travel upstream.
+const PASSED: [HeaderName; 2] = [HeaderName::from_static("traceparent"), HeaderName::from_static("idempotency-key")];
 /// Bytes of a conversation key.
 const MAX_SESSION: usize = 256;
 
@@ -43,18 +48,17 @@ pub fn from_member(query: &mut Query, object: &Object<'_>, place: usize, member:
 
 /// Reads the headers that a client may set, and keeps those that travel upstream.
 pub fn from_headers(query: &mut Query, headers: &HeaderMap) -> Result<(), Fault> {
-    if let Some(value) = headers.get("x-session-id") {
+    if let Some(value) = headers.get(SESSION) {
         query.session = Some(session("x-session-id", value.as_bytes())?);
     }
-    if let Some(value) = headers.get("x-wattroute-policy") {
+    if let Some(value) = headers.get(POLICY) {
         query.asked.policy = Some(policy_name("x-wattroute-policy", value.to_str().unwrap_or_default())?);
     }
     // Every one of them counts: a second line must not hide a wish for privacy.
-    for value in headers.get_all("x-wattroute-private") {
+    for value in headers.get_all(PRIVATE) {
         query.asked.private |= fields::boolean("x-wattroute-private", value.to_str().unwrap_or_default())?;
     }
-    for name in ["traceparent", "idempotency-key"] {
-        let name = HeaderName::from_static(name);
+    for name in PASSED {
         if let Some(value) = headers.get(&name).filter(|value| short_and_visible(value)) {
             query.pass.push((name, value.clone()));
         }

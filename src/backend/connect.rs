@@ -3,15 +3,11 @@
 //! Invariant: it connects to the host it was made for and to no other, whatever address a request carries; it knows no
 //! proxy. A host name that turns out to be somewhere surprising is refused (see [`address`](super::address)).
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -96,6 +92,11 @@ impl Connector {
         Ok(Self(Arc::new(Target { host, port, reach, tls, wait: waits.connect })))
     }
 
+    /// Opens a connection.
+    pub async fn connect(&self) -> Result<Socket, ConnectError> {
+        tokio::time::timeout(self.0.wait, self.0.connect()).await.map_err(|_| ConnectError::Timeout)?
+    }
+
     /// The configured host as text, to be kept out of what clients see.
     pub fn host(endpoint: &Endpoint) -> String {
         endpoint.base.host().unwrap_or_default().to_owned()
@@ -107,24 +108,6 @@ fn plain_is_fine(host: &Host, place: Place) -> bool {
         Host::Literal(address) => near(*address),
         Host::Loopback => true,
         Host::Name(_) => place == Place::Local,
-    }
-}
-
-impl tower_service::Service<Uri> for Connector {
-    type Response = Socket;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Socket, ConnectError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let target = Arc::clone(&self.0);
-        Box::pin(async move {
-            let limit = tokio::time::timeout(target.wait, target.connect());
-            limit.await.map_err(|_| ConnectError::Timeout)?
-        })
     }
 }
 

@@ -3,24 +3,20 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
-use hyper_util::client::legacy;
-
-use super::connect::ConnectError;
+use super::pool::NoAnswer;
 use crate::fault::{Fault, Kind};
 
 /// No response came.
-pub fn transport(name: &str, error: legacy::Error) -> Fault {
-    if let Some(connect) = find::<ConnectError>(&error) {
-        return Fault::new(Kind::Connect, format!("backend `{name}` could not be reached: {connect}")).because(error);
+pub fn transport(name: &str, error: NoAnswer) -> Fault {
+    match error {
+        NoAnswer::Connect(error) => {
+            Fault::new(Kind::Connect, format!("backend `{name}` could not be reached: {error}")).because(error)
+        }
+        NoAnswer::Http(error) => {
+            let (kind, what) = kind_of(&error);
+            Fault::new(kind, format!("backend `{name}` {what} before it answered")).because(error)
+        }
     }
-    if error.is_connect() {
-        return Fault::new(Kind::Connect, format!("backend `{name}` could not be reached")).because(error);
-    }
-    let (kind, what) = match find::<hyper::Error>(&error) {
-        Some(hyper) => kind_of(hyper),
-        None => (Kind::UpstreamCut, "closed the connection"),
-    };
-    Fault::new(kind, format!("backend `{name}` {what} before it answered")).because(error)
 }
 
 /// The body broke off.

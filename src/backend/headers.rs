@@ -5,10 +5,11 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::pool::Outgoing;
 use super::scrub::Scrub;
 use crate::api::query::Query;
 
@@ -25,11 +26,10 @@ pub fn authorization(key: &SecretString) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// A request upstream.
-pub fn request(query: &Query, uri: &Uri, authorization: Option<&HeaderValue>, body: Bytes) -> Request<Full<Bytes>> {
+/// A request upstream; its address is set where it is sent.
+pub fn request(query: &Query, authorization: Option<&HeaderValue>, body: Bytes) -> Outgoing {
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri.clone();
     let headers = request.headers_mut();
     let accept = if query.stream { "text/event-stream" } else { "application/json" };
     headers.insert(ACCEPT, HeaderValue::from_static(accept));
@@ -49,12 +49,12 @@ pub fn request(query: &Query, uri: &Uri, authorization: Option<&HeaderValue>, bo
 pub fn response(upstream: &HeaderMap, scrub: &Scrub) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     for (name, value) in upstream {
-        if scrub.finds(value.as_bytes()) {
-            continue;
-        }
-        if name == X_REQUEST_ID {
-            headers.insert(X_UPSTREAM_REQUEST_ID, value.clone());
-        } else if passes(name) {
+        let name = match name {
+            id if id == X_REQUEST_ID => X_UPSTREAM_REQUEST_ID,
+            name if passes(name) => name.clone(),
+            _ => continue,
+        };
+        if !scrub.finds(value.as_bytes()) {
             headers.insert(name, value.clone());
         }
     }

@@ -5,19 +5,14 @@
 //! A cloud upstream opens no socket without a [`CloudPermit`], which policy makes for no private query. Every wait has
 //! a limit, and dropping what `ask` returns (or its future) closes the upstream connection.
 
-use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Uri};
-use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connect::Connector;
 use super::lease::{Closed, Room};
+use super::pool::Origin;
 use super::reply::{self, Asked};
 use super::scrub::Scrub;
 use super::types::Answer;
@@ -32,22 +27,14 @@ use crate::policy::types::{CloudPermit, Place};
 const IDLE_LOCAL: Duration = Duration::from_secs(4);
 /// Providers' front ends keep idle connections for a minute and more; a handshake costs a tenth of a second.
 const IDLE_CLOUD: Duration = Duration::from_secs(30);
-/// Idle connections kept per worker.
-const MAX_IDLE: usize = 64;
-/// An HTTP/2 upstream that does not answer a ping for this long is gone.
-const PING: Duration = Duration::from_secs(20);
 /// When to come back if a backend is full or resting.
 const COME_BACK: Duration = Duration::from_secs(1);
-
-type Pool = Client<Connector, Full<Bytes>>;
 
 /// An upstream. Cheap to clone; shared by all workers, each with its own connections.
 #[derive(Clone)]
 pub struct Http(Arc<Upstream>);
 
 struct Upstream {
-    /// Names its connection pools.
-    id: u64,
     name: Arc<str>,
     place: Place,
     model: Arc<str>,
@@ -55,7 +42,7 @@ struct Upstream {
     completions: Uri,
     authorization: Option<HeaderValue>,
     scrub: Scrub,
-    connector: Connector,
+    origin: Arc<Origin>,
     waits: Waits,
     room: Arc<Room>,
 }
@@ -63,15 +50,14 @@ struct Upstream {
 impl Http {
     /// The one constructor; the error is a sentence for the operator.
     pub fn new(backend: &Backend) -> Result<Self, String> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         let Kind::OpenAi(endpoint) = &backend.kind else {
             return Err("not an HTTP backend".to_owned());
         };
         let connector = Connector::new(endpoint, backend.place, &backend.waits)?;
+        let idle = if backend.place == Place::Local { IDLE_LOCAL } else { IDLE_CLOUD };
         let key = endpoint.key.as_deref();
         let authorization = key.map(headers::authorization).transpose()?;
         Ok(Self(Arc::new(Upstream {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
             name: Arc::clone(&backend.name),
             place: backend.place,
             model: Arc::clone(&endpoint.model),
@@ -79,7 +65,7 @@ impl Http {
             completions: under(&endpoint.base, "completions")?,
             scrub: Scrub::new(authorization.as_ref(), &Connector::host(endpoint)),
             authorization,
-            connector,
+            origin: Origin::new(connector, idle, host(&endpoint.base)?),
             waits: backend.waits,
             room: Room::new(backend.max_in_flight),
         })))
@@ -131,46 +117,13 @@ impl Http {
             Endpoint::Chat => &upstream.chat,
             Endpoint::Completions => &upstream.completions,
         };
-        let request = headers::request(query, uri, upstream.authorization.as_ref(), body);
-        let sent = self.pool().request(request);
+        let request = headers::request(query, upstream.authorization.as_ref(), body);
+        let sent = upstream.origin.send(request, uri);
         let response = match tokio::time::timeout_at(asked.first_deadline(), sent).await {
             Ok(sent) => sent.map_err(|error| fault::transport(asked.name, error))?,
             Err(_) => return Err(asked.too_late()),
         };
         reply::read(response, asked, &upstream.scrub).await
-    }
-
-    /// This worker's connections: a connection lives on the runtime that opened it, so none is shared across threads.
-    fn pool(&self) -> Pool {
-        thread_local! {
-            static POOLS: RefCell<Vec<(u64, Weak<Upstream>, Pool)>> = const { RefCell::new(Vec::new()) };
-        }
-        POOLS.with_borrow_mut(|pools| {
-            if let Some((_, _, pool)) = pools.iter().find(|(id, _, _)| *id == self.0.id) {
-                return pool.clone();
-            }
-            // A reloaded configuration leaves pools of upstreams behind that are gone.
-            pools.retain(|(_, upstream, _)| upstream.strong_count() > 0);
-            let pool = self.0.new_pool();
-            pools.push((self.0.id, Arc::downgrade(&self.0), pool.clone()));
-            pool
-        })
-    }
-}
-
-impl Upstream {
-    fn new_pool(&self) -> Pool {
-        let idle = if self.place == Place::Local { IDLE_LOCAL } else { IDLE_CLOUD };
-        // A request is sent again only when hyper hands it back unwritten because a pooled connection had closed.
-        Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(idle)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .http2_adaptive_window(true)
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PING)
-            .build(self.connector.clone())
     }
 }
 
@@ -189,4 +142,15 @@ fn under(base: &Uri, path: &str) -> Result<Uri, String> {
         return Err("base_url must not hold a query or a fragment".to_owned());
     }
     format!("{}/{path}", text.trim_end_matches('/')).parse().map_err(|e| format!("base_url: {e}"))
+}
+
+/// What requests name as `Host`: the port only where it is not the scheme's own.
+fn host(base: &Uri) -> Result<HeaderValue, String> {
+    let host = base.host().ok_or("base_url has no host")?;
+    let usual = if base.scheme_str() == Some("https") { 443 } else { 80 };
+    let text = match base.port_u16().filter(|port| *port != usual) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    text.parse().map_err(|_| "base_url: the host cannot be sent in a header".to_owned())
 }

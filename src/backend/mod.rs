@@ -11,6 +11,8 @@ mod fault;
 mod headers;
 pub mod http;
 pub mod lease;
+mod line;
+mod pool;
 mod refusal;
 mod render;
 mod reply;

@@ -12,11 +12,12 @@ use futures_util::Stream;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Body as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::lease::Report;
+use super::pool::Reply;
 use super::scrub::Scrub;
 use super::types::{Answer, Body, Source, Usage};
 use super::{fault, headers, refusal};
@@ -74,7 +75,7 @@ pub fn report(answer: &Answer) -> Option<Report> {
 }
 
 /// Reads a response as far as an answer needs: a stream to its first bytes, everything else to its end.
-pub async fn read(response: Response<Incoming>, asked: &Asked<'_>, scrub: &Scrub) -> Result<Answer, Fault> {
+pub async fn read(response: Response<Reply>, asked: &Asked<'_>, scrub: &Scrub) -> Result<Answer, Fault> {
     let (head, body) = response.into_parts();
     let identity = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     if head.headers.get(CONTENT_ENCODING).is_some_and(|value| !identity(value)) {
@@ -99,12 +100,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
-async fn stream(
-    status: StatusCode,
-    headers: HeaderMap,
-    mut body: Incoming,
-    asked: &Asked<'_>,
-) -> Result<Answer, Fault> {
+async fn stream(status: StatusCode, headers: HeaderMap, mut body: Reply, asked: &Asked<'_>) -> Result<Answer, Fault> {
     if !is_event_stream(&headers) {
         return Err(asked.fault(Kind::UpstreamProtocol, "did not answer with server-sent events"));
     }
@@ -126,7 +122,7 @@ async fn stream(
     Ok(Answer { status, headers, body, usage: Usage::default(), hide_usage: false, lease: None })
 }
 
-async fn whole(status: StatusCode, headers: HeaderMap, body: Incoming, asked: &Asked<'_>) -> Result<Answer, Fault> {
+async fn whole(status: StatusCode, headers: HeaderMap, body: Reply, asked: &Asked<'_>) -> Result<Answer, Fault> {
     if is_event_stream(&headers) {
         return Err(asked.fault(Kind::UpstreamProtocol, "answered with a stream that was not asked for"));
     }
@@ -139,7 +135,7 @@ async fn whole(status: StatusCode, headers: HeaderMap, body: Incoming, asked: &A
 }
 
 /// Collects a body within a bound, the gap limit and the total limit.
-async fn collect(mut body: Incoming, limit: usize, asked: &Asked<'_>) -> Result<Bytes, Fault> {
+async fn collect(mut body: Reply, limit: usize, asked: &Asked<'_>) -> Result<Bytes, Fault> {
     let too_large = || asked.fault(Kind::UpstreamProtocol, "sent more than an answer may have");
     if body.size_hint().lower() > limit as u64 {
         return Err(too_large());
@@ -207,7 +203,7 @@ impl Whole<'_> {
 /// A response body as a stream of bytes.
 struct Events {
     first: Option<Bytes>,
-    body: Incoming,
+    body: Reply,
     name: Box<str>,
 }
 

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -28,16 +27,10 @@ impl Socket {
     pub fn tls(tls: TlsStream<TcpStream>) -> Self {
         Self(Kind::Tls(Box::new(TokioIo::new(tls))))
     }
-}
 
-impl Connection for Socket {
-    fn connected(&self) -> Connected {
-        match &self.0 {
-            Kind::Tls(tls) if tls.inner().get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
-            _ => Connected::new(),
-        }
+    /// Whether the handshake agreed on HTTP/2.
+    pub fn is_h2(&self) -> bool {
+        matches!(&self.0, Kind::Tls(tls) if tls.inner().get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 }
 

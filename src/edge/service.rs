@@ -55,7 +55,7 @@ pub async fn answer_h1<H: Handler>(
     watch: Arc<Watch>,
 ) -> Result<Response<Answer<H::Body>>, Infallible> {
     let answering = watch.answering();
-    Ok(match guarded(async { handler.handle(request, conn).await }).await {
+    Ok(match guarded(async move { handler.handle(request, conn).await }).await {
         Ok(response) => Answer::handler(response, answering, None),
         Err(fault) => Answer::edge(&fault, answering, None),
     })
@@ -76,15 +76,16 @@ pub async fn answer_h2<H: Handler>(
         meter::refused(fault.code());
         return Ok(Answer::edge(&fault, answering, owed));
     }
-    Ok(match guarded(async { handler.handle(request, conn).await }).await {
+    Ok(match guarded(async move { handler.handle(request, conn).await }).await {
         Ok(response) => Answer::handler(response, answering, owed),
         Err(fault) => Answer::edge(&fault, answering, owed),
     })
 }
 
-/// A panic of one request harms no other; its caller is told that it was our fault.
-async fn guarded<T>(answer: impl Future<Output = T>) -> Result<T, Fault> {
-    AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| {
+/// A panic of one request harms no other; its caller is told that it was our fault. Boxed, because hyper moves what it is
+/// given several times, and everything that one request holds is kilobytes.
+async fn guarded<T>(answer: impl Future<Output = T> + Send) -> Result<T, Fault> {
+    AssertUnwindSafe(Box::pin(answer)).catch_unwind().await.map_err(|_| {
         tracing::error!("a panic while a request was handled");
         Fault::new(Kind::Internal, "internal error")
     })

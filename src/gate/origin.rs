@@ -5,10 +5,12 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, HeaderMap, ORIGIN};
+use http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use http::uri::{Authority, Uri};
 
 use crate::fault::{Fault, Kind};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses a request that names another host than this machine's own loopback, or that a foreign page sent.
 pub fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
@@ -19,7 +21,9 @@ pub fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
     }
     // HTTP/1.0 may leave Host out; no browser does.
     for host in headers.get_all(HOST) {
-        if !Authority::try_from(host.as_bytes()).is_ok_and(|authority| is_local(&authority)) {
+        if !is_usual(host.as_bytes())
+            && !Authority::try_from(host.as_bytes()).is_ok_and(|authority| is_local(&authority))
+        {
             return Err(foreign("Host must be localhost, 127.0.0.1 or [::1] on a loopback listener"));
         }
     }
@@ -29,7 +33,7 @@ pub fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
         }
     }
     // Browsers leave Origin out of some requests, but say this of all.
-    if headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site") {
+    if headers.get(SEC_FETCH_SITE).is_some_and(|site| site.as_bytes() == b"cross-site") {
         return Err(foreign("pages of other sites may not use a loopback listener"));
     }
     Ok(())
@@ -37,6 +41,18 @@ pub fn check_local(uri: &Uri, headers: &HeaderMap) -> Result<(), Fault> {
 
 fn is_local_page(page: &Uri) -> bool {
     matches!(page.scheme_str(), Some("http" | "https")) && page.authority().is_some_and(is_local)
+}
+
+/// What nearly all clients send, without reading it as an address.
+fn is_usual(host: &[u8]) -> bool {
+    let rest = host.strip_prefix(b"127.0.0.1").or(host.strip_prefix(b"localhost"));
+    rest.is_some_and(|rest| match rest.strip_prefix(b":") {
+        Some(port) => {
+            let number = std::str::from_utf8(port).ok().and_then(|port| port.parse::<u16>().ok());
+            number.is_some() && port.iter().all(u8::is_ascii_digit)
+        }
+        None => rest.is_empty(),
+    })
 }
 
 fn is_local(authority: &Authority) -> bool {
@@ -57,7 +73,7 @@ fn foreign(message: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderValue;
 
     use super::*;
 
