@@ -3,6 +3,7 @@
 //! Lenient on purpose: what cannot be read is not counted, and passes all the same.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -19,10 +20,12 @@ static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"finis
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"error\""));
 
 /// What kind of event it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Usage and no choices: the event that `include_usage` adds.
     Usage,
+    /// One choice that brings text, which is here in the event, without its quotes.
+    Text(Range<usize>),
     /// Anything else.
     Other,
 }
@@ -42,7 +45,7 @@ pub fn interpret(event: &[u8], seen: &mut Seen) -> Found {
         return Found::Other;
     }
     match serde_json::from_slice::<Chunk<'_>>(&data) {
-        Ok(chunk) => chunk.note(seen),
+        Ok(chunk) => chunk.note(event, seen),
         Err(_) => Found::Other,
     }
 }
@@ -138,7 +141,7 @@ impl Counts {
 }
 
 impl Chunk<'_> {
-    fn note(self, seen: &mut Seen) -> Found {
+    fn note(self, event: &[u8], seen: &mut Seen) -> Found {
         seen.error |= self.error.is_some();
         if seen.model.is_none() {
             seen.model = self.model.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
@@ -153,9 +156,13 @@ impl Chunk<'_> {
         if let Some(timings) = self.timings {
             seen.timings = serde_json::from_str::<Timings>(timings.get()).ok();
         }
-        let Some(usage) = self.usage.and_then(Counts::read) else { return Found::Other };
-        seen.usage = Some(usage);
-        if choices.is_empty() && self.error.is_none() { Found::Usage } else { Found::Other }
+        let usage = self.usage.and_then(Counts::read);
+        seen.usage = usage.or(seen.usage);
+        match &*choices {
+            [] if usage.is_some() && self.error.is_none() => Found::Usage,
+            [only] => only.text().and_then(|raw| inside(event, raw)).map_or(Found::Other, Found::Text),
+            _ => Found::Other,
+        }
     }
 }
 
@@ -164,6 +171,21 @@ impl Choice<'_> {
         let delta = self.delta.as_ref().is_some_and(Delta::has_content);
         delta || self.text.is_some_and(says_something)
     }
+}
+
+impl Choice<'_> {
+    /// Generated text, if it is a string that says something.
+    fn text(&self) -> Option<&RawValue> {
+        let text = self.delta.as_ref().and_then(|delta| delta.content).or(self.text)?;
+        (says_something(text) && text.get().starts_with('"')).then_some(text)
+    }
+}
+
+/// Where in the event a string's inside is; none if the event's lines had to be joined before it was read.
+fn inside(event: &[u8], string: &RawValue) -> Option<Range<usize>> {
+    let start = (string.get().as_ptr() as usize).checked_sub(event.as_ptr() as usize)?;
+    let end = start.checked_add(string.get().len())?;
+    (event.get(start..end)? == string.get().as_bytes()).then_some(start + 1..end - 1)
 }
 
 impl Delta<'_> {

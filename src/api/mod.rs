@@ -12,6 +12,7 @@ pub mod read;
 pub mod rewrite;
 mod scan;
 pub mod sse;
+mod twin;
 
 pub use read::{read_query, read_within};
 pub use rewrite::rewrite;

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::memchr2;
 
 use super::event::{self, Found};
+use super::twin::Twin;
 
 /// An incomplete event larger than this is no longer held back; no usage event is as large.
 const HOLD_BYTES: usize = 64 * 1024;
@@ -62,6 +63,7 @@ pub struct Observer {
     /// The event that is not complete yet.
     pending: BytesMut,
     lines: Lines,
+    twin: Twin,
     /// How much of `pending` went out already.
     sent: usize,
 }
@@ -139,8 +141,16 @@ impl Observer {
         if event.len() > MAX_EVENT_BYTES {
             return Err(TooLarge);
         }
-        let usage = event::interpret(event, &mut self.seen) == Found::Usage;
-        let hidden = usage && self.hide_usage && event.len() <= HOLD_BYTES;
+        if self.twin.is_like(event) {
+            self.seen.events += 1;
+            self.seen.deltas = self.seen.deltas.saturating_add(1);
+            return Ok(event.len());
+        }
+        let found = event::interpret(event, &mut self.seen);
+        if let Found::Text(text) = &found {
+            self.twin.remember(event, text);
+        }
+        let hidden = found == Found::Usage && self.hide_usage && event.len() <= HOLD_BYTES;
         Ok(if hidden { bounds.comments } else { event.len() })
     }
 
@@ -314,6 +324,37 @@ mod tests {
         while observer.feed(Bytes::from(vec![b'x'; 1 << 16])).is_ok() {
             fed += 1 << 16;
             assert!(fed <= MAX_EVENT_BYTES);
+        }
+    }
+
+    #[test]
+    fn events_that_differ_in_their_text_are_read_alike() {
+        let event = |rest: &str| format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{rest}\n\n");
+        let plain = |text: &str| event(&format!("\"{text}\"}},\"finish_reason\":null}}],\"usage\":null}}"));
+        let tails = [
+            "\"\"},\"finish_reason\":null}],\"usage\":null}",
+            "\"a\"},\"finish_reason\":\"length\"}],\"usage\":null}",
+            "\"b\"},\"finish_reason\":null}],\"usage\":{\"prompt_tokens\":4,\"completion_tokens\":5}}",
+            "\"c\"},\"finish_reason\":null}],\"error\":{}}",
+            "\"d\",\"tool_calls\":[1]},\"finish_reason\":null}],\"model\":\"m\"}",
+            "null},\"finish_reason\":null}],\"usage\":null}",
+            "\"e\"},\"finish_reason\":null}],\"usage\":nul}",
+        ];
+        for text in
+            ["x", " token", "\u{e9}\u{1f600}", "\\n", "\\\"", "a\\u0041", "\\", "\u{1}", "\"", "\"},\"x\":{\"y\":\""]
+        {
+            for tail in tails.map(event) {
+                for first in [plain("h"), plain(text), tail.clone()] {
+                    let events = [first, plain(text), tail.clone(), plain("i"), plain(text), tail.clone()];
+                    let mut together = Observer::new(false);
+                    let mut sum = Seen::default();
+                    for event in &events {
+                        together.feed(Bytes::from(event.clone())).unwrap();
+                        event::interpret(event.as_bytes(), &mut sum);
+                    }
+                    assert_eq!(together.seen(), &sum, "{events:?}");
+                }
+            }
         }
     }
 
