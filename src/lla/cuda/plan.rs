@@ -122,7 +122,7 @@ mod tests {
             for kernel in kernels {
                 let size = size(variant, kernel).unwrap();
                 prop_assert!(size.shared <= HOPPER_SHARED, "{kernel}: {size:?}");
-                prop_assert!(size.threads % 32 == 0 && size.threads <= 1024);
+                prop_assert!(size.threads.is_multiple_of(32) && size.threads <= 1024);
             }
             for family in [Family::Softmax, Family::Projected] {
                 let variant = Variant { family, ..variant };

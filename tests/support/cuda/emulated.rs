@@ -230,7 +230,7 @@ fn jobs_together_give_what_the_oracle_gives_each() {
         case(&device, SMALL, Precision::Full, 1, 7),
         case(&device, SMALL, Precision::Half, 3, 64),
     ];
-    let rho = |i: usize| if i % 2 == 0 { Rho::Zero } else { Rho::Solve(&near) };
+    let rho = |i: usize| if i.is_multiple_of(2) { Rho::Zero } else { Rho::Solve(&near) };
     let jobs: Vec<_> = cases.iter().enumerate().map(|(i, case)| case.job(rho(i), None)).collect();
     let (got, report) = run(&device, &jobs);
     let want: Vec<f64> = cases.iter().enumerate().flat_map(|(i, case)| case.want(rho(i), None)).collect();

@@ -91,11 +91,10 @@ impl Machine for Emulator {
 
     fn load(&self, variant: Variant) -> Result<(), CudaError> {
         let mut libraries = self.libraries.lock().unwrap();
-        if !libraries.contains_key(&variant) {
+        libraries.entry(variant).or_insert_with(|| {
             // SAFETY: a library of our own kernels without initialisers.
-            let library = unsafe { Library::new(self.build(variant)) }.unwrap();
-            libraries.insert(variant, Arc::new(library));
-        }
+            Arc::new(unsafe { Library::new(self.build(variant)) }.unwrap())
+        });
         Ok(())
     }
 
