@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value as Json};
+use config::ValueKind;
+use serde_json::{Map, Number, Value as Json};
 
 use super::problem::{Problems, did_you_mean, shown};
 
@@ -117,6 +118,19 @@ pub fn check(raw: Option<&Json>, at: &str, problems: &mut Problems) -> Option<At
         }
         Some(Json::String(word)) => problems.keep(at, Err(format!("is {}: {EXAMPLE}", shown(word)))),
         Some(_) => problems.keep(at, Err(format!("is neither a word nor a table: {EXAMPLE}"))),
+    }
+}
+
+/// A value of any form; infinity, which JSON lacks, becomes the word `inf`.
+pub fn as_json(kind: &ValueKind) -> Json {
+    match kind {
+        ValueKind::Boolean(b) => Json::Bool(*b),
+        ValueKind::I64(i) => Json::from(*i),
+        ValueKind::Float(x) => Number::from_f64(*x).map_or_else(|| Json::String(x.to_string()), Json::Number),
+        ValueKind::String(s) => Json::String(s.clone()),
+        ValueKind::Table(entries) => entries.iter().map(|(k, v)| (k.clone(), as_json(&v.kind))).collect(),
+        ValueKind::Array(items) => items.iter().map(|v| as_json(&v.kind)).collect(),
+        _ => Json::Null,
     }
 }
 

@@ -6,6 +6,7 @@
 use config::{Value, ValueKind};
 use serde_json::{Map, Number, Value as Json};
 
+use super::attention;
 use super::problem::{Problems, did_you_mean, shown};
 
 /// What a key holds.
@@ -189,7 +190,7 @@ fn list(value: &Value, pattern: &str, path: &str, problems: &mut Problems) -> Op
 fn leaf(value: &Value, shape: Shape, path: &str, problems: &mut Problems) -> Option<Json> {
     let from_env = value.origin() == Some(ENVIRONMENT);
     let json = match (&value.kind, shape) {
-        (_, Shape::Attention) => Some(as_json(&value.kind)),
+        (_, Shape::Attention) => Some(attention::as_json(&value.kind)),
         (ValueKind::String(s), Shape::Text | Shape::Span | Shape::Size) => Some(Json::String(s.clone())),
         (ValueKind::String(s), _) if from_env => from_text(s, shape),
         (ValueKind::Boolean(b), Shape::Bool) => Some(Json::Bool(*b)),
@@ -215,19 +216,6 @@ fn leaf_number(kind: &ValueKind) -> Option<Json> {
     }
 }
 
-/// A value of any form; infinity, which JSON lacks, becomes the word `inf`.
-fn as_json(kind: &ValueKind) -> Json {
-    match kind {
-        ValueKind::Boolean(b) => Json::Bool(*b),
-        ValueKind::I64(i) => Json::from(*i),
-        ValueKind::Float(x) => Number::from_f64(*x).map_or_else(|| Json::String(x.to_string()), Json::Number),
-        ValueKind::String(s) => Json::String(s.clone()),
-        ValueKind::Table(entries) => entries.iter().map(|(k, v)| (k.clone(), as_json(&v.kind))).collect(),
-        ValueKind::Array(items) => items.iter().map(|v| as_json(&v.kind)).collect(),
-        _ => Json::Null,
-    }
-}
-
 /// Variables are text; the key's type says how to read them.
 fn from_text(s: &str, shape: Shape) -> Option<Json> {
     let number = |s: &str| s.trim().parse::<f64>().ok().and_then(Number::from_f64).map(Json::Number);
@@ -245,11 +233,10 @@ fn wanted(shape: Shape) -> &'static str {
         Shape::Bool => "true or false",
         Shape::Int => "a whole number",
         Shape::Float => "a number",
-        Shape::Text => "a string in quotes",
+        Shape::Text | Shape::Attention => "a string in quotes",
         Shape::Span => "a duration in quotes with its unit, such as \"10s\"",
         Shape::Size => "a size, such as \"10MiB\"",
         Shape::Numbers => "a list of numbers, such as [1, 8, 64]",
-        Shape::Attention => "\"softmax\" or a table",
     }
 }
 

@@ -149,6 +149,7 @@ impl Oracle {
     }
 }
 
+#[cfg(test)]
 mod tests {
     use candle_core::quantized::GgmlDType;
 

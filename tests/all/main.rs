@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their clock and their tasks")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
+mod architectures;
 mod config;
 mod cut_stream;
 mod embedded;

@@ -86,6 +86,12 @@ def perplexity(llama, args):
     theirs = [llama.score(w) for w in windows]
     a = [x for w in mine for x in w["logprobs"]]
     b = [x for scores, _ in theirs for x in scores]
+    exact = {}
+    if args.exact:
+        answers = ours(args.program, args.exact, args.threads, "perplexity", "-", lines=lines)
+        e = [x for w in answers for x in w["logprobs"]]
+        mean = lambda v: sum(abs(x - y) for x, y in zip(v, e)) / len(e)
+        exact = {"mean_abs_difference_from_exact": {"wattroute": mean(a), "llama_cpp": mean(b)}, "exact": math.exp(-sum(e) / len(e))}
     best = [x == y for w, (_, t) in zip(mine, theirs) for x, y in zip(w["best"], t)]
     apart = [abs(x - y) for x, y in zip(a, b)]
     ours_ppl, theirs_ppl = (math.exp(-sum(v) / len(v)) for v in (a, b))
@@ -99,6 +105,7 @@ def perplexity(llama, args):
         "mean_abs_difference_of_logprobs": sum(apart) / len(apart),
         "largest_difference_of_logprobs": max(apart),
         "same_best_token": sum(best) / len(best),
+        **exact,
     }
 
 
@@ -129,6 +136,7 @@ def main():
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--perplexity", nargs="+", default=[], metavar="TEXT")
     parser.add_argument("--window", type=int, default=512)
+    parser.add_argument("--exact", help="the same weights in F32 (requantise.py), to see how far each is from exact products")
     parser.add_argument("--windows", type=int, default=0, help="use only the first so many")
     args = parser.parse_args()
     llama = llamacpp.Llama(args.model, args.threads)
