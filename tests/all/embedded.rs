@@ -355,7 +355,7 @@ fn a_file_that_is_no_model_is_a_clear_error() {
             template: None,
             threads: 1,
             queue: 1,
-            attention,
+            attention: Attention::Softmax,
             batch,
         };
         let error = Engine::load(&spec).err().unwrap();

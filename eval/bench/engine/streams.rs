@@ -40,6 +40,7 @@ fn main() -> Result<()> {
         threads,
         queue: 64,
         batch,
+        attention: wattroute::config::attention::Attention::Softmax,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     let (mut together, mut stalls) = (Vec::new(), Vec::new());
