@@ -189,6 +189,11 @@ impl<'a, T> Shards<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), _borrow: std::marker::PhantomData }
     }
 
+    /// Where element `from` is, for parts that are no range; beyond the end it is the end.
+    pub fn pointer(&self, from: usize) -> *mut T {
+        self.start.wrapping_add(from.min(self.len))
+    }
+
     /// A part of the slice; parts that reach beyond the end are cut off.
     ///
     /// # Safety

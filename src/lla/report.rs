@@ -1,5 +1,10 @@
 //! What a call of the kernel did: solver iterations per head, rows that fell back, and cost by the published formulas.
 
+use crate::lla::apply::sight;
+use crate::lla::plan::{Task, corrected};
+use crate::lla::ridge::Rho;
+use crate::lla::{Attention, Shape};
+
 /// Iterations per query head: how often the solver took 0, 1, 2, ... of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
@@ -86,6 +91,51 @@ impl Report {
         self.fell_back += other.fell_back;
         self.flops += other.flops;
         self.kv_bytes += other.kv_bytes;
+    }
+
+    /// Counts a pass of softmax or a given projection.
+    pub(in crate::lla) fn count_pass(&mut self, job: &Attention, task: &Task) {
+        let Shape { heads, kv_heads, dim, value_dim } = job.shape;
+        let group = heads / kv_heads;
+        let own: Vec<usize> = (task.kv_head * group..(task.kv_head + 1) * group).collect();
+        let heads = own.into_iter().filter(|head| !corrected(job, *head)).count();
+        let seen = |token| sight(job, token).end.min(task.keys.end) - sight(job, token).start.max(task.keys.start);
+        let pairs: usize = task.tokens.clone().map(seen).sum::<usize>() * heads;
+        let probes = if matches!(job.rho, Rho::Projection(_)) { 2 } else { 1 };
+        let rows = task.tokens.len() * heads;
+        let first = task.part.is_none() || task.keys.start == sight(job, task.tokens.start).start;
+        self.rows += if first { rows as u64 } else { 0 };
+        self.flops += (probes * 2 * pairs * (dim + value_dim)) as u64;
+        self.kv_bytes += (task.keys.len() * (dim + value_dim) * job.store.precision().bytes()) as u64;
+    }
+
+    /// Counts a solved token in one key-value head: its query heads with the iterations each took, `None` for the
+    /// covariance.
+    pub(in crate::lla) fn count_solve(
+        &mut self,
+        job: &Attention,
+        seen: usize,
+        heads: impl Iterator<Item = (usize, Option<usize>)>,
+    ) {
+        let Shape { dim, value_dim, .. } = job.shape;
+        let mut numbers = 0;
+        for (head, iterations) in heads {
+            self.rows += 1;
+            let (flops, read) = match iterations {
+                Some(k) => (seen * (dim * (4 * k + 6) + 2 * value_dim), seen * (dim * (k + 2) + value_dim)),
+                None => {
+                    let factor = dim * dim * dim / 3 + 2 * dim * dim;
+                    (seen * (dim * (dim + 1) + 6 * dim + 2 * value_dim) + factor, seen * (2 * dim + value_dim))
+                }
+            };
+            match iterations {
+                Some(iterations) => self.iterations.add(head, iterations, 1),
+                None => self.factored += 1,
+            }
+            self.flops += flops as u64;
+            numbers = numbers.max(read);
+        }
+        self.kv_bytes += (numbers * job.store.precision().bytes()) as u64;
     }
 }
 

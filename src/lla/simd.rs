@@ -5,6 +5,8 @@
 pub enum Level {
     /// Whatever the target's baseline gives; runs everywhere.
     Portable,
+    /// aarch64, all of which has NEON.
+    Neon,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// x86-64 with AVX-512 F, BW and VNNI.
@@ -18,14 +20,15 @@ impl Level {
     }
 
     /// All levels, slowest first.
-    pub fn all() -> [Self; 3] {
-        [Self::Portable, Self::Avx2, Self::Avx512]
+    pub fn all() -> [Self; 4] {
+        [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512]
     }
 
     /// Whether this machine has the instructions. A kernel of a level must only be called where this is true.
     pub fn runs_here(self) -> bool {
         match self {
             Self::Portable => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
@@ -35,10 +38,12 @@ impl Level {
                 Self::Avx2.runs_here()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            _ => false,
+            Self::Avx2 | Self::Avx512 => false,
         }
     }
 }

@@ -14,14 +14,11 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use half::f16;
-
+use crate::lla::lines::{LineSlice, Lines, fit};
 use crate::lla::{AttendError, Shape};
 
 /// Positions per block of keys, and numbers per line.
 pub const LANES: usize = 16;
-/// Growth of the lists beyond what is asked for, as a share of what they hold: an eighth bounds what is wasted.
-const SPARE_SHARE: usize = 8;
 
 /// How numbers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,30 +29,14 @@ pub enum Precision {
     Full,
 }
 
-/// Sixteen numbers in half precision.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-pub struct HalfLine(pub [f16; LANES]);
-
-/// Sixteen numbers in single precision: one cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct FullLine(pub [f32; LANES]);
-
-/// Lines of either precision.
-#[derive(Clone, Debug)]
-enum Lines {
-    Half(Vec<HalfLine>),
-    Full(Vec<FullLine>),
-}
-
-/// Borrowed lines of either precision.
-#[derive(Clone, Copy, Debug)]
-pub enum LineSlice<'a> {
-    /// Half precision.
-    Half(&'a [HalfLine]),
-    /// Single precision.
-    Full(&'a [FullLine]),
+impl Precision {
+    /// Bytes per number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Half => 2,
+            Self::Full => 4,
+        }
+    }
 }
 
 /// What one key-value head holds.
@@ -82,11 +63,7 @@ pub struct Store {
 impl Store {
     /// An empty store. The shape is checked when something is appended or attended to.
     pub fn new(shape: Shape, precision: Precision) -> Self {
-        let lines = || match precision {
-            Precision::Half => Lines::Half(Vec::new()),
-            Precision::Full => Lines::Full(Vec::new()),
-        };
-        let head = || Head { keys: lines(), values: lines(), squares: Vec::new() };
+        let head = || Head { keys: Lines::new(precision), values: Lines::new(precision), squares: Vec::new() };
         let heads = (0..shape.kv_heads).map(|_| head()).collect();
         Self { shape, precision, heads, len: 0, recent: (0..shape.heads).map(|_| AtomicU8::new(0)).collect() }
     }
@@ -245,95 +222,6 @@ impl Clone for Store {
     }
 }
 
-/// Resizes a list, growing by little more than is asked for.
-fn fit<T: Copy>(list: &mut Vec<T>, len: usize, fill: T) {
-    if len > list.capacity() {
-        list.reserve_exact(len + len / SPARE_SHARE - list.len());
-    }
-    list.resize(len, fill);
-}
-
-/// A number as it is kept in half precision.
-fn halved(x: f32) -> f16 {
-    if x.is_finite() { f16::from_f32(x.clamp(-65_504.0, 65_504.0)) } else { f16::from_f32(x) }
-}
-
-impl Lines {
-    fn resize(&mut self, lines: usize) {
-        match self {
-            Self::Half(list) => fit(list, lines, HalfLine([f16::ZERO; LANES])),
-            Self::Full(list) => fit(list, lines, FullLine([0.0; LANES])),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Half(list) => list.capacity() * size_of::<HalfLine>(),
-            Self::Full(list) => list.capacity() * size_of::<FullLine>(),
-        }
-    }
-
-    fn slice(&self) -> LineSlice<'_> {
-        match self {
-            Self::Half(list) => LineSlice::Half(list),
-            Self::Full(list) => LineSlice::Full(list),
-        }
-    }
-
-    /// Writes one lane of the lines from `line` on.
-    fn put_column(&mut self, line: usize, lane: usize, numbers: &[f32]) {
-        match self {
-            Self::Half(list) => list[line..].iter_mut().zip(numbers).for_each(|(l, x)| l.0[lane] = halved(*x)),
-            Self::Full(list) => list[line..].iter_mut().zip(numbers).for_each(|(l, x)| l.0[lane] = *x),
-        }
-    }
-
-    fn clear_column(&mut self, line: usize, lane: usize, lines: usize) {
-        match self {
-            Self::Half(list) => list[line..].iter_mut().take(lines).for_each(|l| l.0[lane] = f16::ZERO),
-            Self::Full(list) => list[line..].iter_mut().take(lines).for_each(|l| l.0[lane] = 0.0),
-        }
-    }
-
-    /// Writes whole lines from `line` on; what the last one lacks stays zero.
-    fn put_row(&mut self, line: usize, numbers: &[f32]) {
-        for (i, part) in numbers.chunks(LANES).enumerate() {
-            match self {
-                Self::Half(list) => {
-                    list[line + i].0.iter_mut().zip(part).for_each(|(place, x)| *place = halved(*x));
-                }
-                Self::Full(list) => list[line + i].0[..part.len()].copy_from_slice(part),
-            }
-        }
-    }
-
-    fn copy(&mut self, from: &Self, lines: usize) {
-        match (self, from) {
-            (Self::Half(list), Self::Half(other)) => list.extend_from_slice(&other[..lines]),
-            (Self::Full(list), Self::Full(other)) => list.extend_from_slice(&other[..lines]),
-            // `copy_prefix` compared the precisions.
-            (Self::Half(_), Self::Full(_)) | (Self::Full(_), Self::Half(_)) => {}
-        }
-    }
-}
-
-impl LineSlice<'_> {
-    fn number(self, line: usize, lane: usize) -> f32 {
-        match self {
-            Self::Half(lines) => lines[line].0[lane].to_f32(),
-            Self::Full(lines) => lines[line].0[lane],
-        }
-    }
-
-    /// Line `line` in single precision.
-    pub(in crate::lla) fn line(self, line: usize) -> [f32; LANES] {
-        match self {
-            Self::Half(lines) => lines[line].0.map(f16::to_f32),
-            Self::Full(lines) => lines[line].0,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -406,8 +294,8 @@ mod tests {
                 store.truncate(len);
                 same(&store, &whole, len);
                 if len % LANES != 0 {
-                    let line = store.keys(0).line(len / LANES * 5);
-                    assert!(line[len % LANES..].iter().all(|x| *x == 0.0), "lanes past the end are zero");
+                    let lane = |lane| store.keys(0).number(len / LANES * 5, lane);
+                    assert!((len % LANES..LANES).all(|l| lane(l) == 0.0), "lanes past the end are zero");
                 }
                 store.append(&keys[len * 10..], &values[len * 36..]).unwrap();
                 same(&store, &whole, 40);

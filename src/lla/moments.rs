@@ -1,0 +1,262 @@
+//! One pass over keys and values: the moments of a block of rows under its softmax weights.
+//!
+//! A row is a query head of a token. Per row: the largest score, the sum of weights relative to it, and the weighted sum
+//! of values; with a given projection rho also the weighted sums of `t = rho.k` and of `t v`. Keys and values are read
+//! once for all rows of the block. [`apply`](crate::lla::apply) turns moments into outputs and joins those of a split.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "scratch is sized in `Scratch::reset` from the shape that `attend` checked"
+)]
+#![allow(unsafe_code, reason = "vector kernels over scratch and store; each block says why it is sound")]
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use half::f16;
+
+use crate::lla::Attention;
+use crate::lla::aligned::Aligned;
+use crate::lla::gemm::Product;
+use crate::lla::lanes::{Element, Kernel, Lanes};
+use crate::lla::lines::LineSlice;
+use crate::lla::plan::Task;
+use crate::lla::ridge::Rho;
+use crate::lla::store::LANES;
+use crate::lla::weigh::{lean, weigh, widen};
+
+/// Keys per tile for few rows: enough sums side by side to hide the latency of a multiply-add.
+const FEW_KEYS: usize = 128;
+/// Keys per tile for many rows: keys, values and one step's rows fit the first-level cache at 64 numbers per head.
+const MANY_KEYS: usize = 64;
+/// Rows up to which keys in half precision are converted as they are used rather than once per tile.
+const FEW_ROWS: usize = 6;
+
+/// Working memory of a pass; kept per thread so that a decode step allocates nothing.
+#[derive(Default)]
+pub struct Scratch {
+    /// Scaled queries, `rows * dim`; then, for a projection, as many rows of rho.
+    queries: Aligned,
+    /// Scores, then weights, `rows * tile`; then `t`, then weights times `t`.
+    scores: Aligned,
+    /// For a projection, the key that all keys are measured from.
+    reference: Vec<f32>,
+    /// Keys of the tile in single precision, where they are not read in place.
+    keys: Aligned,
+    /// Values likewise.
+    values: Aligned,
+    /// The moments, one record per row; see [`Record`].
+    pub moments: Aligned,
+}
+
+thread_local! {
+    /// One per thread.
+    pub static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// How a row's moments lie in memory: a line of numbers, the weighted sum of values, and for projections that of `t v`.
+#[derive(Clone, Copy)]
+pub struct Record {
+    /// Values per row rounded up to whole lines.
+    pub width: usize,
+    /// Numbers per record.
+    pub len: usize,
+}
+
+impl Record {
+    /// Largest score.
+    pub const MOST: usize = 0;
+    /// Sum of weights relative to it.
+    pub const TOTAL: usize = 1;
+    /// Weighted sum of `t`.
+    pub const SLOPE: usize = 2;
+    /// Where the sum of values starts.
+    pub const SUMS: usize = LANES;
+
+    /// Of a job's rows.
+    pub fn of(job: &Attention) -> Self {
+        let width = job.shape.value_dim.next_multiple_of(LANES);
+        let sums = if matches!(job.rho, Rho::Projection(_)) { 2 } else { 1 };
+        Self { width, len: LANES + sums * width }
+    }
+}
+
+/// Gathers the moments of a task's rows over its keys into `scratch.moments`.
+pub struct Gather<'a, 'b> {
+    /// The job.
+    pub job: &'a Attention<'a>,
+    /// Its part.
+    pub task: &'a Task,
+    /// Where to work.
+    pub scratch: &'b mut Scratch,
+}
+
+/// Sizes of a pass.
+#[derive(Clone, Copy)]
+struct Sizes {
+    rows: usize,
+    group: usize,
+    dim: usize,
+    /// Keys per tile.
+    tile: usize,
+    record: Record,
+    probed: bool,
+    /// Position of the first token.
+    position: usize,
+    window: usize,
+}
+
+impl Kernel for Gather<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { job, task, scratch } = self;
+        let group = job.shape.group();
+        let rows = task.tokens.len() * group;
+        let sizes = Sizes {
+            rows,
+            group,
+            dim: job.shape.dim,
+            tile: if rows > FEW_ROWS { MANY_KEYS } else { FEW_KEYS },
+            record: Record::of(job),
+            probed: matches!(job.rho, Rho::Projection(_)),
+            position: job.first + task.tokens.start,
+            window: job.window.unwrap_or(usize::MAX),
+        };
+        scratch.reset(job, task, sizes);
+        let mut start = task.keys.start / LANES * LANES;
+        while start < task.keys.end {
+            let tile = start..task.keys.end.min(start + sizes.tile);
+            start = tile.end;
+            // SAFETY: `attend` checked that the store holds the task's keys; scratch fits `sizes`.
+            unsafe {
+                match (job.store.keys(task.kv_head), job.store.values(task.kv_head)) {
+                    (LineSlice::Full(keys), LineSlice::Full(values)) => {
+                        let (keys, values) = (keys.as_ptr().cast::<f32>(), values.as_ptr().cast::<f32>());
+                        let (k, v) = (keys.add(tile.start * sizes.dim), values.add(tile.start * sizes.record.width));
+                        add_tile::<L, f32>(sizes, scratch, tile, k, v);
+                    }
+                    (LineSlice::Half(keys), LineSlice::Half(values)) => {
+                        let (keys, values) = (keys.as_ptr().cast::<f16>(), values.as_ptr().cast::<f16>());
+                        let (k, v) = (keys.add(tile.start * sizes.dim), values.add(tile.start * sizes.record.width));
+                        if rows <= FEW_ROWS {
+                            add_tile::<L, f16>(sizes, scratch, tile, k, v);
+                        } else {
+                            let (a, b) = (scratch.keys.numbers().as_mut_ptr(), scratch.values.numbers().as_mut_ptr());
+                            widen::<L>(k, a, tile.len().next_multiple_of(LANES) * sizes.dim);
+                            widen::<L>(v, b, tile.len() * sizes.record.width);
+                            add_tile::<L, f32>(sizes, scratch, tile, a, b);
+                        }
+                    }
+                    // A store keeps both in the same precision.
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+impl Scratch {
+    fn reset(&mut self, job: &Attention, task: &Task, sizes: Sizes) {
+        let Sizes { rows, group, dim, tile, record, .. } = sizes;
+        let sets = if sizes.probed { 2 } else { 1 };
+        self.queries.fit(sets * rows * dim);
+        self.scores.fit(sets * rows * tile);
+        self.keys.fit(tile * dim);
+        self.values.fit(tile * record.width);
+        self.moments.set(rows * record.len, 0.0);
+        let (queries, moments) = (self.queries.numbers(), self.moments.numbers());
+        // The latest key is as good a reference as any and, unlike the first one, not an outlier in trained models.
+        self.reference = match job.rho {
+            Rho::Projection(_) => job.store.key(task.kv_head, job.first + task.tokens.end - 1),
+            Rho::Zero | Rho::Solve(_) => Vec::new(),
+        };
+        for row in 0..rows {
+            let from = ((task.tokens.start + row / group) * job.shape.heads + task.kv_head * group + row % group) * dim;
+            let place = &mut queries[row * dim..(row + 1) * dim];
+            place.iter_mut().zip(&job.queries[from..from + dim]).for_each(|(p, q)| *p = q * job.scale);
+            moments[row * record.len + Record::MOST] = f32::NEG_INFINITY;
+            if let Rho::Projection(rho) = job.rho {
+                queries[(rows + row) * dim..(rows + row + 1) * dim].copy_from_slice(&rho[from..from + dim]);
+            }
+        }
+    }
+}
+
+/// Adds a tile of keys and values to the moments of every row.
+#[inline(always)]
+unsafe fn add_tile<L: Lanes, E: Element>(
+    sizes: Sizes,
+    scratch: &mut Scratch,
+    tile: Range<usize>,
+    keys: *const E,
+    values: *const E,
+) {
+    let Sizes { rows, dim, record, .. } = sizes;
+    let sets = if sizes.probed { 2 } else { 1 };
+    let lines = tile.len().div_ceil(LANES);
+    let (queries, scores) = (scratch.queries.numbers().as_mut_ptr(), scratch.scores.numbers().as_mut_ptr());
+    let moments = scratch.moments.numbers();
+    let dots = Product {
+        rows,
+        inner: dim,
+        lines,
+        a: queries.cast_const(),
+        a_row: dim,
+        b: keys,
+        b_row: LANES,
+        b_line: dim * LANES,
+        c: scores,
+        c_row: sizes.tile,
+        add: false,
+        centre: std::ptr::null(),
+    };
+    // SAFETY: the tile's keys and values are those of the store or of scratch, and scratch was sized for `sizes`.
+    unsafe {
+        L::multiply(&dots);
+        if sizes.probed {
+            let (a, c) = (dots.a.add(rows * dim), scores.add(rows * sizes.tile));
+            L::multiply(&Product { a, c, centre: scratch.reference.as_ptr(), ..dots });
+        }
+        for row in 0..rows {
+            let line = scores.add(row * sizes.tile);
+            mask(std::slice::from_raw_parts_mut(line, lines * LANES), sizes, row, &tile);
+            let record = &mut moments[row * record.len..(row + 1) * record.len];
+            let shrink = weigh::<L>(line, lines, &mut record[Record::MOST..=Record::TOTAL]);
+            if shrink != 1.0 {
+                record[Record::SUMS..].iter_mut().for_each(|s| *s *= shrink);
+                record[Record::SLOPE] *= shrink;
+            }
+            if sizes.probed {
+                let slope = lean::<L>(line, scores.add((rows + row) * sizes.tile), lines);
+                record[Record::SLOPE] += slope;
+            }
+        }
+        for set in 0..sets {
+            L::multiply(&Product {
+                rows,
+                inner: tile.len(),
+                lines: record.width / LANES,
+                a: scores.add(set * rows * sizes.tile).cast_const(),
+                a_row: sizes.tile,
+                b: values,
+                b_row: record.width,
+                b_line: LANES,
+                c: moments.as_mut_ptr().add(Record::SUMS + set * record.width),
+                c_row: record.len,
+                add: true,
+                centre: std::ptr::null(),
+            });
+        }
+    }
+}
+
+/// Takes from sight what a row must not see of a tile: later keys, and those before its window.
+#[inline(always)]
+fn mask(scores: &mut [f32], sizes: Sizes, row: usize, tile: &Range<usize>) {
+    let end = sizes.position + row / sizes.group + 1;
+    let seen = end.saturating_sub(tile.start).min(tile.len());
+    let unseen = end.saturating_sub(sizes.window).saturating_sub(tile.start).min(seen);
+    scores[seen..].fill(f32::NEG_INFINITY);
+    scores[..unseen].fill(f32::NEG_INFINITY);
+}
