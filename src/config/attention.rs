@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
         for (raw, expected) in [
-            (json!("soft"), "a: is \"soft\""),
+            (json!("soft"), "a: is `soft`"),
             (json!("lla"), "a: needs a ridge"),
             (json!(3), "a: is neither"),
             (json!({"lal": {}}), "a.lal: unknown key; did you mean `lla`?"),
