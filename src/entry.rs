@@ -76,12 +76,12 @@ impl Entry {
         r.decision_id = id;
         r.domain = decision.domain.name();
         r.domain_p = decision.domain_p;
-        r.posterior = decision.posterior.0.to_vec();
+        r.posterior = Some(decision.posterior);
         r.policy = Arc::clone(&decision.policy);
         r.policy_hash = Arc::clone(&decision.policy_hash);
         r.propensity = decision.propensity;
-        r.reason.clone_from(&decision.reason);
-        r.alternatives = serde_json::to_string(&decision.alternatives).unwrap_or_default();
+        r.reason = Arc::clone(&decision.reason);
+        r.alternatives = Arc::clone(&decision.alternatives);
         r.quality_change = quality_change(decision);
         r.overhead_us = clock::now().duration_since(self.arrived).as_secs_f64() * 1e6;
         self.posterior = decision.posterior;

@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Column, Connection, Row, TypeInfo, ValueRef};
 
 use super::file::{self, JournalError};
+use super::packed;
 use super::schema::{COLUMNS, id_floor};
 
 /// How entries are written.
@@ -41,7 +42,7 @@ pub async fn export(path: &Path, since_ms: u64, format: Format, out: &mut impl W
     let mut lines = Lines::new(format, out)?;
     let mut entries = 0;
     {
-        let mut rows = sqlx::query("SELECT * FROM entry WHERE id >= ? AND arrived_ms >= ? ORDER BY id")
+        let mut rows = sqlx::query("SELECT * FROM entries WHERE id >= ? AND arrived_ms >= ? ORDER BY id")
             .bind(id_floor(since_ms))
             .bind(i64::try_from(since_ms).unwrap_or(i64::MAX))
             .fetch(&mut db);
@@ -90,14 +91,24 @@ impl<'a, W: Write> Lines<'a, W> {
     }
 }
 
-/// A row with the journal's own encodings undone: flags, posterior, alternatives, session.
+/// A row with the journal's own encodings undone: the packed column, flags, posterior, alternatives, session.
 fn values(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
     let mut entry = Map::new();
     for column in row.columns() {
         let (at, name) = (column.ordinal(), column.name());
         let raw = row.try_get_raw(at)?;
         if raw.is_null() {
-            entry.insert(name.to_owned(), Value::Null);
+            if name != "rest" {
+                entry.insert(name.to_owned(), Value::Null);
+            }
+            continue;
+        }
+        if name == "rest" {
+            let packed: Vec<u8> = row.try_get(at)?;
+            match packed::unpack(&packed) {
+                Some(fields) => entry.extend(fields),
+                None => tracing::warn!("an entry's packed part cannot be read: its fields are null"),
+            }
             continue;
         }
         let value = match (name, raw.type_info().name()) {

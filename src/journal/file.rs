@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 
-use super::schema::{APPLICATION, STEPS};
+use super::schema::{APPLICATION, STEPS, view};
 
 /// How long a statement waits for another process that holds the file.
 const BUSY: Duration = Duration::from_secs(1);
@@ -93,7 +93,12 @@ pub async fn open(path: &Path) -> Result<SqliteConnection, JournalError> {
     let mut db = options.connect().await.map_err(sql)?;
     let version = version(&mut db, path).await?;
     // Must come before the first table and before the log: it shapes page 1.
-    for pragma in ["PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"] {
+    for pragma in [
+        "PRAGMA page_size = 8192",
+        "PRAGMA auto_vacuum = INCREMENTAL",
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = NORMAL",
+    ] {
         sqlx::raw_sql(pragma).execute(&mut db).await.map_err(sql)?;
     }
     sqlx::raw_sql(AssertSqlSafe(format!("PRAGMA journal_size_limit = {LOG_BYTES}")))
@@ -110,7 +115,7 @@ pub async fn open(path: &Path) -> Result<SqliteConnection, JournalError> {
     Ok(db)
 }
 
-/// Opens for reading; never creates, migrates or writes entries.
+/// Opens for reading, with the view `entries` of any version's; never creates, migrates or writes entries.
 pub async fn open_to_read(path: &Path) -> Result<SqliteConnection, JournalError> {
     if !path.is_file() {
         return Err(JournalError::Missing(path.to_owned()));
@@ -122,9 +127,13 @@ pub async fn open_to_read(path: &Path) -> Result<SqliteConnection, JournalError>
     let alone = !log.exists() && path.metadata().is_ok_and(|m| m.permissions().readonly());
     let chosen = if alone { fixed } else { options };
     let mut db = chosen.connect().await.map_err(|e| JournalError::of(path, &e))?;
-    if version(&mut db, path).await? < STEPS.len() {
+    let version = version(&mut db, path).await?;
+    if version == 0 {
         return Err(JournalError::Foreign(path.to_owned()));
     }
+    let sql = |e: sqlx::Error| JournalError::of(path, &e);
+    sqlx::raw_sql("PRAGMA temp_store = MEMORY").execute(&mut db).await.map_err(sql)?;
+    sqlx::raw_sql(AssertSqlSafe(view(version))).execute(&mut db).await.map_err(sql)?;
     Ok(db)
 }
 

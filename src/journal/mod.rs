@@ -10,6 +10,7 @@
 
 pub mod export;
 mod file;
+mod packed;
 pub mod record;
 mod rows;
 pub mod schema;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::classify::domain::Posterior;
 use crate::energy::Joules;
-use crate::policy::types::{Place, Saved};
+use crate::policy::types::{Alternative, Place, Saved};
 
 /// What is written about one request. Holds no text of prompt or answer.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Record {
     /// Request id, UUIDv7 or the client's `x-request-id` (checked, at most 128 visible ASCII characters).
     pub id: String,
@@ -28,8 +29,8 @@ pub struct Record {
     pub domain: &'static str,
     /// Its probability.
     pub domain_p: f32,
-    /// Distribution over the 23 domains.
-    pub posterior: Vec<f32>,
+    /// Distribution over the 23 domains; none where nothing was decided.
+    pub posterior: Option<Posterior>,
     /// Policy name.
     pub policy: Arc<str>,
     /// Its hash.
@@ -37,9 +38,9 @@ pub struct Record {
     /// Probability of this choice.
     pub propensity: f64,
     /// Sentence.
-    pub reason: String,
-    /// Alternatives as JSON.
-    pub alternatives: String,
+    pub reason: Arc<str>,
+    /// Every backend as the decision saw it; shared with the decision, not copied.
+    pub alternatives: Arc<[Alternative]>,
     /// Backend that answered (or was last tried).
     pub backend: Option<Arc<str>>,
     /// Its place.

@@ -1,89 +1,89 @@
 //! Records to rows: one prepared statement for a full block, one for a single row.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
-use sqlx::AssertSqlSafe;
-use sqlx::query::Query;
-use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteConnection};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 
+use super::packed;
 use super::record::{Outcome, Record};
-use super::schema::COLUMNS;
+use super::schema::KEPT;
 
 /// Rows of the large statement: one round trip to SQLite's thread for this many entries.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;
 
 /// `OR IGNORE` makes a second attempt harmless when the first had been committed without our hearing of it.
 static ONE: LazyLock<String> = LazyLock::new(|| statement(1));
 static MANY: LazyLock<String> = LazyLock::new(|| statement(BLOCK));
 
 fn statement(rows: usize) -> String {
-    let row = format!("({})", vec!["?"; COLUMNS.len()].join(","));
-    format!("INSERT OR IGNORE INTO entry ({}) VALUES {}", COLUMNS.join(","), vec![row.as_str(); rows].join(","))
+    let row = format!("({})", vec!["?"; KEPT.len()].join(","));
+    format!("INSERT OR IGNORE INTO entry_2 ({}) VALUES {}", KEPT.join(","), vec![row.as_str(); rows].join(","))
+}
+
+/// Our own words as the driver takes them without a copy: every entry has half a dozen of the same few dozen.
+#[derive(Default)]
+pub struct Words(HashMap<&'static str, Arc<str>>);
+
+impl Words {
+    fn of(&mut self, word: &'static str) -> Arc<str> {
+        Arc::clone(self.0.entry(word).or_insert_with(|| Arc::from(word)))
+    }
 }
 
 /// Inserts entries with their ids; returns how many were new.
-pub async fn insert(db: &mut SqliteConnection, entries: &[(i64, Box<Record>)]) -> Result<u64, sqlx::Error> {
+pub async fn insert(
+    db: &mut SqliteConnection,
+    entries: &[(i64, Box<Record>)],
+    words: &mut Words,
+) -> Result<u64, sqlx::Error> {
     let mut new = 0;
     let (blocks, rest) = entries.as_chunks::<BLOCK>();
-    for block in blocks {
-        let mut query = sqlx::query(AssertSqlSafe(MANY.as_str()));
+    let blocks = blocks.iter().map(|block| (MANY.as_str(), block.as_slice()));
+    for (text, block) in blocks.chain(rest.chunks(1).map(|one| (ONE.as_str(), one))) {
+        let mut row = Values(SqliteArguments::default());
+        row.0.reserve(block.len() * KEPT.len(), 0);
         for (id, record) in block {
-            query = bind(query, *id, record);
+            bind(&mut row, *id, record, words).map_err(sqlx::Error::Encode)?;
         }
-        new += query.execute(&mut *db).await?.rows_affected();
-    }
-    for (id, record) in rest {
-        let query = bind(sqlx::query(AssertSqlSafe(ONE.as_str())), *id, record);
-        new += query.execute(&mut *db).await?.rows_affected();
+        new += sqlx::query_with(AssertSqlSafe(text), row.0).execute(&mut *db).await?.rows_affected();
     }
     Ok(new)
 }
 
-type Insert = Query<'static, Sqlite, SqliteArguments>;
+struct Values(SqliteArguments);
 
-fn bind(query: Insert, id: i64, r: &Record) -> Insert {
+type Bound = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+impl Values {
+    fn add<'q>(&mut self, value: impl Encode<'q, Sqlite> + Type<Sqlite>) -> Bound {
+        self.0.add(value)
+    }
+
+    fn floats(&mut self, values: impl IntoIterator<Item = Option<f64>>) -> Bound {
+        values.into_iter().try_for_each(|x| self.add(finite(x)))
+    }
+}
+
+/// One row, in the order of [`KEPT`].
+fn bind(row: &mut Values, id: i64, r: &Record, words: &mut Words) -> Bound {
     let joules = r.joules.filter(|j| j.mid.is_some());
-    let posterior: Vec<u8> = r.posterior.iter().flat_map(|p| p.to_le_bytes()).collect();
-    query
-        .bind(id)
-        .bind(i64::try_from(r.arrived_ms).unwrap_or(i64::MAX))
-        .bind(r.id.clone())
-        .bind(r.decision_id.clone())
-        .bind(r.tenant.to_string())
-        .bind(r.endpoint)
-        .bind(r.model_asked.clone())
-        .bind(r.stream)
-        .bind(r.domain)
-        .bind(f64::from(r.domain_p))
-        .bind(posterior)
-        .bind(r.policy.to_string())
-        .bind(r.policy_hash.to_string())
-        .bind(finite(Some(r.propensity)).unwrap_or(0.0))
-        .bind(r.reason.clone())
-        .bind(r.alternatives.clone())
-        .bind(r.backend.as_ref().map(ToString::to_string))
-        .bind(r.place.map(|p| p.name()))
-        .bind(i64::from(r.attempts))
-        .bind(outcome(r.outcome))
-        .bind(r.fault)
-        .bind(r.status.map(i64::from))
-        .bind(r.input_tokens.map(i64::from))
-        .bind(r.output_tokens.map(i64::from))
-        .bind(r.token_source)
-        .bind(joules.and_then(|j| finite(j.low)))
-        .bind(joules.and_then(|j| finite(j.mid)))
-        .bind(joules.and_then(|j| finite(j.high)))
-        .bind(r.joules.map(|j| j.basis.name()))
-        .bind(finite(r.wasted_joules))
-        .bind(finite(r.saved.low))
-        .bind(finite(r.saved.mid))
-        .bind(finite(r.saved.high))
-        .bind(finite(r.quality_change))
-        .bind(finite(r.usd))
-        .bind(finite(r.ttft_ms))
-        .bind(finite(Some(r.total_ms)).unwrap_or(0.0))
-        .bind(finite(Some(r.overhead_us)).unwrap_or(0.0))
-        .bind(r.session.map(u64::cast_signed))
+    row.add(id)?;
+    row.add(i64::try_from(r.arrived_ms).unwrap_or(i64::MAX))?;
+    row.add(Arc::clone(&r.tenant))?;
+    row.add(words.of(r.endpoint))?;
+    row.add(words.of(r.domain))?;
+    row.add(r.backend.clone())?;
+    row.add(r.place.map(|p| words.of(p.name())))?;
+    row.add(words.of(outcome(r.outcome)))?;
+    row.add(r.fault.map(|f| words.of(f)))?;
+    row.add(r.input_tokens.map(i64::from))?;
+    row.add(r.output_tokens.map(i64::from))?;
+    row.floats([joules.and_then(|j| j.low), joules.and_then(|j| j.mid), joules.and_then(|j| j.high)])?;
+    row.add(r.joules.map(|j| words.of(j.basis.name())))?;
+    row.floats([r.wasted_joules, r.saved.low, r.saved.mid, r.saved.high, r.quality_change, r.usd])?;
+    row.add(packed::pack(r))
 }
 
 /// SQLite turns NaN into null; infinities would poison every sum.

@@ -4,7 +4,8 @@
 pub const APPLICATION: i64 = 0x7772_6a6c;
 
 /// Statements that lead from version n to n + 1, n being the index.
-pub const STEPS: &[&str] = &["CREATE TABLE entry (
+pub const STEPS: &[&str] = &[
+    "CREATE TABLE entry (
     id INTEGER PRIMARY KEY,
     arrived_ms INTEGER NOT NULL,
     request_id TEXT NOT NULL,
@@ -44,9 +45,77 @@ pub const STEPS: &[&str] = &["CREATE TABLE entry (
     total_ms REAL NOT NULL,
     overhead_us REAL NOT NULL,
     session INTEGER
-) STRICT"];
+) STRICT",
+    // Entries of version 1 stay where they are until they are over age: moving them would hold up the writer for as long
+    // as the file is large. Readers see both tables as one, see `view`.
+    "CREATE TABLE entry_2 (
+    id INTEGER PRIMARY KEY,
+    arrived_ms INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    backend TEXT,
+    place TEXT,
+    outcome TEXT NOT NULL,
+    fault TEXT,
+    input_tokens INTEGER,
+    output_tokens INTEGER,
+    joules_low REAL,
+    joules_mid REAL,
+    joules_high REAL,
+    joules_basis TEXT,
+    wasted_joules REAL,
+    saved_low REAL,
+    saved_mid REAL,
+    saved_high REAL,
+    quality_change REAL,
+    usd REAL,
+    rest BLOB NOT NULL
+) STRICT",
+];
 
-/// Columns in table order; `id` is a 41-bit Unix millisecond and 22 bits that tell entries of that millisecond apart.
+/// Tables that hold entries, oldest first: by version.
+pub const TABLES: [&str; 2] = ["entry", "entry_2"];
+
+/// Columns of `entry_2`: what sums are made of, and [`super::packed`] the rest.
+pub const KEPT: [&str; 22] = [
+    "id",
+    "arrived_ms",
+    "tenant",
+    "endpoint",
+    "domain",
+    "backend",
+    "place",
+    "outcome",
+    "fault",
+    "input_tokens",
+    "output_tokens",
+    "joules_low",
+    "joules_mid",
+    "joules_high",
+    "joules_basis",
+    "wasted_joules",
+    "saved_low",
+    "saved_mid",
+    "saved_high",
+    "quality_change",
+    "usd",
+    "rest",
+];
+
+/// Makes the view `entries` of a connection: all entries of a journal of this version, with all of [`COLUMNS`] and `rest`,
+/// null where an entry's table has not got them.
+pub fn view(version: usize) -> String {
+    let old = format!("SELECT {}, NULL AS rest FROM entry", COLUMNS.join(", "));
+    let all = COLUMNS.map(|c| if KEPT.contains(&c) { c.to_owned() } else { format!("NULL AS {c}") });
+    let new = format!("SELECT {}, rest FROM entry_2", all.join(", "));
+    match version {
+        1 => format!("CREATE TEMP VIEW entries AS {old}"),
+        _ => format!("CREATE TEMP VIEW entries AS {old} UNION ALL {new}"),
+    }
+}
+
+/// Fields of an entry, in the order of an export; `id` is a 41-bit Unix millisecond and 22 bits that tell entries of that millisecond apart.
 pub const COLUMNS: [&str; 39] = [
     "id",
     "arrived_ms",

@@ -99,7 +99,7 @@ pub struct Stats {
 /// `?1` is the smallest id, `?2` the earliest arrival, `?3` the tenant or null.
 /// `/v1/route` asks for a decision only: its entries answer nothing and would pull every share down.
 const CHOSEN: &str =
-    "FROM entry WHERE id >= ?1 AND arrived_ms >= ?2 AND (?3 IS NULL OR tenant = ?3) AND endpoint <> 'route'";
+    "FROM entries WHERE id >= ?1 AND arrived_ms >= ?2 AND (?3 IS NULL OR tenant = ?3) AND endpoint <> 'route'";
 
 /// The sums shared by all groupings.
 const SUMS: &str = "count(*) AS entries,

@@ -5,13 +5,13 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{Connection, Row};
+use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::sync::oneshot;
 
 use super::file::{self, JournalError};
 use super::record::Record;
-use super::rows;
-use super::schema::{ID_BITS, id_floor};
+use super::rows::{self, Words};
+use super::schema::{ID_BITS, TABLES, id_floor};
 use super::{Shared, State};
 use crate::clock::{self, Instant};
 use crate::config::checked;
@@ -57,6 +57,7 @@ struct Writer<'a> {
     /// Taken off the queue and not yet on disk.
     pending: Vec<(i64, Box<Record>)>,
     ids: Ids,
+    words: Words,
     pause: Duration,
     synced: Instant,
     pruned: Option<Instant>,
@@ -71,6 +72,7 @@ impl<'a> Writer<'a> {
             db: None,
             pending: Vec::new(),
             ids: Ids::new(),
+            words: Words::default(),
             pause: PAUSES.0,
             synced: clock::now(),
             pruned: None,
@@ -132,7 +134,7 @@ impl<'a> Writer<'a> {
             self.shared.set_state(State::Writing);
             return Ok(());
         }
-        insert_all(db, &self.pending).await.map_err(|e| JournalError::of(path, &e))?;
+        insert_all(db, &self.pending, &mut self.words).await.map_err(|e| JournalError::of(path, &e))?;
         self.shared.wrote(self.pending.len() as u64);
         self.pending.clear();
         self.dirty = true;
@@ -208,9 +210,13 @@ fn answer(flushes: Vec<oneshot::Sender<bool>>, done: bool) {
     }
 }
 
-async fn insert_all(db: &mut SqliteConnection, entries: &[(i64, Box<Record>)]) -> Result<(), sqlx::Error> {
+async fn insert_all(
+    db: &mut SqliteConnection,
+    entries: &[(i64, Box<Record>)],
+    words: &mut Words,
+) -> Result<(), sqlx::Error> {
     let mut tx = db.begin_with("BEGIN IMMEDIATE").await?;
-    rows::insert(&mut tx, entries).await?;
+    rows::insert(&mut tx, entries, words).await?;
     tx.commit().await
 }
 
@@ -221,12 +227,12 @@ pub async fn prune(db: &mut SqliteConnection, config: &checked::Journal, now_ms:
     if size(db).await? > config.max_bytes {
         bound = i64::MAX;
     }
-    let removed = sqlx::query("DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE id < ? ORDER BY id LIMIT ?)")
-        .bind(bound)
-        .bind(PRUNE_ROWS)
-        .execute(&mut *db)
-        .await?
-        .rows_affected();
+    let mut removed = 0;
+    for table in TABLES {
+        let text = format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id < ? ORDER BY id LIMIT ?)");
+        let rest = PRUNE_ROWS.saturating_sub_unsigned(removed);
+        removed += sqlx::query(AssertSqlSafe(text)).bind(bound).bind(rest).execute(&mut *db).await?.rows_affected();
+    }
     if removed > 0 {
         tracing::info!(entries = removed, "journal entries over age or size removed");
         sqlx::raw_sql("PRAGMA incremental_vacuum(4096)").execute(&mut *db).await?;

@@ -21,7 +21,7 @@ impl Policy {
         let baseline = baseline(signals);
         Decision {
             chosen,
-            reason: reason::sentence(&bench, chosen, wish, explored),
+            reason: reason::sentence(&bench, chosen, wish, explored).into(),
             alternatives: alternatives(&bench, chosen, &order),
             domain,
             domain_p,
@@ -104,7 +104,7 @@ fn saved(signals: &Signals, chosen: usize, baseline: Option<usize>) -> Saved {
     Saved { low, mid: minus(b.mid, c.mid), high }
 }
 
-fn alternatives(bench: &Bench<'_>, chosen: Option<usize>, order: &[Ranked]) -> Vec<Alternative> {
+fn alternatives(bench: &Bench<'_>, chosen: Option<usize>, order: &[Ranked]) -> Arc<[Alternative]> {
     let each = bench.signals.candidates.iter().zip(bench.verdicts).enumerate();
     each.map(|(i, (c, verdict))| Alternative {
         backend: Arc::clone(&c.backend),
@@ -164,7 +164,7 @@ mod tests {
 
     fn chosen(policy: &Policy, s: &Signals) -> (String, String) {
         let d = policy.decide(s);
-        (d.chosen.map_or(String::new(), |i| d.alternatives[i].backend.to_string()), d.reason)
+        (d.chosen.map_or(String::new(), |i| d.alternatives[i].backend.to_string()), d.reason.to_string())
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         let d = policy("balanced").decide(&s);
         assert_eq!(d.chosen, Some(0));
         assert_eq!(
-            d.reason,
+            &*d.reason,
             "cloud preferred (cloud/b) but not configured: OPENAI_API_KEY is not set; answered locally"
         );
         assert_eq!(d.alternatives[1].why_not.as_deref(), Some("not configured: OPENAI_API_KEY is not set"));

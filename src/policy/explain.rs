@@ -19,13 +19,13 @@ pub fn to_json(decision: &Decision) -> Value {
         "decision": {
             "backend": chosen.map(|c| &*c.backend),
             "place": chosen.map(|c| c.place.name()),
-            "reason": decision.reason,
+            "reason": &*decision.reason,
             "policy": &*decision.policy,
             "policy_hash": &*decision.policy_hash,
             "propensity": decision.propensity,
             "saved_joules": decision.saved,
             "ranked": ranked,
-            "alternatives": decision.alternatives,
+            "alternatives": &*decision.alternatives,
         }
     })
 }

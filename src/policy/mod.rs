@@ -12,7 +12,7 @@ mod rank;
 mod reason;
 mod rules;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 mod section;
 mod shipped;
 pub mod types;

@@ -142,9 +142,9 @@ pub struct Decision {
     /// Index into `alternatives`; none when nothing is eligible.
     pub chosen: Option<usize>,
     /// One sentence for people: header, journal, explain.
-    pub reason: String,
+    pub reason: Arc<str>,
     /// Every backend, in configuration order.
-    pub alternatives: Vec<Alternative>,
+    pub alternatives: Arc<[Alternative]>,
     /// Most likely domain (after abstention).
     pub domain: Domain,
     /// Its probability.

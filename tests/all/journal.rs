@@ -1,15 +1,18 @@
 //! The journal against bad disks, full queues, many writers, and hand-made sums.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wattroute::classify::domain::Posterior;
 use wattroute::config::checked;
 use wattroute::energy::{Basis, Joules};
 use wattroute::journal::export::{Format, export};
+use wattroute::journal::schema::{COLUMNS, STEPS};
 use wattroute::journal::stats::{Filter, Stats, stats};
 use wattroute::journal::{Journal, JournalError, Outcome, Record, State};
-use wattroute::policy::types::{Place, Saved};
+use wattroute::policy::types::{Alternative, Chance, Place, Saved};
 
 fn settings(path: &Path) -> checked::Journal {
     checked::Journal {
@@ -223,7 +226,7 @@ async fn files_of_others_and_of_later_versions_are_refused_by_name() {
     bytes[63] = 99;
     std::fs::write(&path, &bytes).unwrap();
     let error = stats(&path, &Filter::default()).await.unwrap_err();
-    assert!(matches!(error, JournalError::Newer { found: 99, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, JournalError::Newer { found: 99, known: 2, .. }), "{error:?}");
     let journal = Journal::open(&settings(&path));
     journal.offer(record("a"));
     assert!(!journal.flush().await);
@@ -232,7 +235,7 @@ async fn files_of_others_and_of_later_versions_are_refused_by_name() {
     drop(journal);
     assert_eq!(std::fs::read(&path).unwrap()[63], 99, "left as it was");
     // application_id, bytes 68..72.
-    bytes[63] = 1;
+    bytes[63] = 2;
     bytes[68] = 0;
     std::fs::write(&path, &bytes).unwrap();
     assert!(matches!(stats(&path, &Filter::default()).await, Err(JournalError::Foreign(_))));
@@ -244,9 +247,9 @@ async fn old_entries_leave_and_the_size_stays_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.db");
     let journal = Journal::open(&settings(&path));
-    let filler = "x".repeat(900);
+    let filler: Arc<str> = "x".repeat(900).into();
     for i in 0..6000 {
-        journal.offer(Record { alternatives: filler.clone(), ..record(&i.to_string()) });
+        journal.offer(Record { reason: filler.clone(), ..record(&i.to_string()) });
         if i % 2000 == 0 {
             assert!(journal.flush().await);
         }
@@ -339,15 +342,29 @@ async fn sums_are_those_of_a_hand_made_journal() {
     assert_eq!((nobody.entries, nobody.joules.mid, nobody.local_share), (0, None, None));
 }
 
+fn alternative() -> Alternative {
+    Alternative {
+        backend: Arc::from("local/a"),
+        place: Place::Local,
+        p_correct: 0.5,
+        chance: Chance { mean: 0.5, low: 0.25, high: 0.75, n: 12, source: "table" },
+        joules: Joules::range(1.0, 2.0, 4.0, Basis::Modelled),
+        usd: None,
+        seconds: Some(1.5),
+        eligible: true,
+        why_not: Some("too dear".to_owned()),
+    }
+}
+
 #[tokio::test]
 async fn exports_keep_every_field() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.db");
     let journal = Journal::open(&settings(&path));
     let full = Record {
-        posterior: vec![0.25, 0.75],
-        alternatives: "[{\"backend\":\"local/a\"}]".to_owned(),
-        reason: "cheapest, \"quoted\"\nwith a line".to_owned(),
+        posterior: Some(Posterior::none()),
+        alternatives: vec![alternative()].into(),
+        reason: "cheapest, \"quoted\"\nwith a line".into(),
         session: Some(u64::MAX),
         stream: true,
         ..answered(Place::Local, "None", Some([1.0, 2.0, 4.0]), None)
@@ -358,8 +375,11 @@ async fn exports_keep_every_field() {
     let mut lines = Vec::new();
     export(&path, 0, Format::Jsonl, &mut lines).await.unwrap();
     let entry: serde_json::Value = serde_json::from_slice(&lines).unwrap();
-    assert_eq!(entry["posterior"], serde_json::json!([0.25, 0.75]));
-    assert_eq!(entry["alternatives"][0]["backend"], "local/a");
+    assert_eq!(entry["posterior"].as_array().unwrap().len(), 23);
+    assert_eq!(entry["posterior"][22], 1.0);
+    assert_eq!(entry["alternatives"], serde_json::json!([alternative()]));
+    let names: BTreeSet<&str> = entry.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(names, COLUMNS.into_iter().collect());
     assert_eq!(entry["session"], "ffffffffffffffff");
     assert_eq!(entry["stream"], true);
     assert_eq!(entry["joules_basis"], "modelled");
@@ -371,6 +391,63 @@ async fn exports_keep_every_field() {
     let row = csv.records().next().unwrap().unwrap();
     assert_eq!(&row[at], "cheapest, \"quoted\"\nwith a line");
     assert_eq!(entry.as_object().unwrap().len(), row.len());
+}
+
+/// A journal as version 1 left it: one entry, half an hour old.
+async fn version_1(path: &Path) {
+    use sqlx::ConnectOptions;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let mut db = options.connect().await.unwrap();
+    sqlx::raw_sql(STEPS[0]).execute(&mut db).await.unwrap();
+    sqlx::raw_sql("PRAGMA application_id = 2003987052; PRAGMA user_version = 1").execute(&mut db).await.unwrap();
+    let arrived = i64::try_from(wattroute::clock::unix_ms()).unwrap() - 1_800_000;
+    sqlx::query(
+        "INSERT INTO entry VALUES (?1, ?2, 'r-old', 'd-old', 't', 'chat', 'auto', 1, 'Legal services', 0.5,
+         x'0000003f', 'balanced', '00ff', 1.0, 'because', '[{\"backend\":\"local/a\"}]', 'local/a', 'local', 1, 'ok', NULL,
+         200, 10, 20, 'engine', 1.0, 2.0, 4.0, 'modelled', 0.0, 3.0, 5.0, 7.0, NULL, NULL, 8.0, 16.0, 30.0, -1)",
+    )
+    .bind(arrived << 22)
+    .bind(arrived)
+    .execute(&mut db)
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn entries_of_version_1_are_read_before_and_after_the_file_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.db");
+    version_1(&path).await;
+    let check = async |entries: u64| {
+        let s = all(&path).await;
+        assert_eq!((s.entries, s.local, s.saved.mid), (entries, 1, Some(5.0)));
+        let mut lines = Vec::new();
+        assert_eq!(export(&path, 0, Format::Jsonl, &mut lines).await.unwrap(), entries);
+        let text = String::from_utf8(lines).unwrap();
+        let rows: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let names: BTreeSet<&str> = rows[0].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, COLUMNS.into_iter().collect());
+        assert_eq!((&rows[0]["request_id"], &rows[0]["reason"]), (&"r-old".into(), &"because".into()));
+        assert_eq!(
+            (&rows[0]["alternatives"][0]["backend"], &rows[0]["posterior"][0]),
+            (&"local/a".into(), &0.5.into())
+        );
+        rows
+    };
+    // Reading alone changes nothing.
+    check(1).await;
+    check(1).await;
+    let journal = Journal::open(&settings(&path));
+    journal.offer(record("new"));
+    assert!(journal.flush().await, "{:?}", journal.health());
+    drop(journal);
+    let rows = check(2).await;
+    assert_eq!(rows[1]["request_id"], "new");
+    // Age takes the old table's entries first, then the new one's.
+    let journal = Journal::open(&checked::Journal { keep: Duration::from_secs(60), ..settings(&path) });
+    assert!(journal.flush().await && journal.flush().await);
+    drop(journal);
+    assert_eq!(all(&path).await.entries, 1);
 }
 
 #[tokio::test]
@@ -448,7 +525,7 @@ async fn a_disk_without_room_is_counted_and_serving_goes_on() {
             Journal::open(&checked::Journal { queue: 256, ..settings(&Path::new(&folder).join("journal.db")) });
         let mut flushed = 0;
         for i in 0..3000 {
-            journal.offer(Record { alternatives: "x".repeat(900), ..record(&i.to_string()) });
+            journal.offer(Record { reason: "x".repeat(900).into(), ..record(&i.to_string()) });
             if i % 100 == 99 && journal.health().errors == 0 && journal.flush().await {
                 flushed = i + 1;
             }

@@ -4,12 +4,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions};
 use tempfile::TempDir;
 use wattroute::app::{App, Running};
 use wattroute::config::{self, Around};
-use wattroute::journal::schema::COLUMNS;
+use wattroute::journal::export::{Format, export};
 
 use super::http::Reply;
 use super::rude::{self, Rude};
@@ -195,15 +193,13 @@ fn look_through(folder: &Path) {
     }
 }
 
-/// Entries of a journal, oldest first, as objects of its columns.
+/// Entries of a journal, oldest first, as an export gives them.
 pub async fn journal(path: &Path) -> Vec<Value> {
     if !path.exists() {
         return Vec::new();
     }
-    let columns = COLUMNS.iter().filter(|name| **name != "posterior").map(|name| format!("'{name}', {name}"));
-    let columns = columns.collect::<Vec<_>>().join(", ");
-    let query = format!("SELECT json_object({columns}, 'posterior', length(posterior)) FROM entry ORDER BY id");
-    let mut db = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
-    let rows = sqlx::query_scalar::<_, String>(AssertSqlSafe(query)).fetch_all(&mut db).await.unwrap();
-    rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect()
+    let mut lines = Vec::new();
+    export(path, 0, Format::Jsonl, &mut lines).await.unwrap();
+    let text = String::from_utf8(lines).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
