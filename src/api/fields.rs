@@ -135,9 +135,15 @@ pub fn is_default(raw: &str, defaults: &[&str]) -> bool {
     defaults.contains(&bare.as_str())
 }
 
-/// A client's key as it may be shown in an error: at most 64 visible ASCII characters.
+/// What stands for a field whose name is not repeated.
+const UNUSUAL: &str = "a field of unusual name";
+
+/// A field's name as it may stand in an error, a header or the journal: up to 64 letters, digits and underscores.
+/// Such a name is part of a program's vocabulary, as `top_k` is, and no secret; a key or a sentence that was put where a
+/// name belongs has other characters, and is not repeated anywhere.
 pub fn shown(key: &str) -> String {
-    key.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+    let usual = (1..=64).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if usual { key } else { UNUSUAL }.to_owned()
 }
 
 /// A number in a range.

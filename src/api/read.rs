@@ -311,6 +311,16 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_no_name_is_not_repeated() {
+        let long = "a".repeat(65);
+        for odd in ["", "sk-abc123", "what is a name?", "caf\u{e9}", &long, "a\\nb"] {
+            let query = with(&format!("\"{odd}\":1")).unwrap();
+            assert_eq!(query.beyond_embedded, ["a field of unusual name"], "{odd}");
+        }
+        assert_eq!(with("\"top_k\":1").unwrap().beyond_embedded, ["top_k"]);
+    }
+
+    #[test]
     fn what_the_engine_cannot_do_is_listed_in_order() {
         let query = with(
             r#""n":2,"tools":[{"type":"function"}],"tool_choice":"required","response_format":{"type":"json_object"},
