@@ -20,6 +20,17 @@ pub struct Breaker {
     state: State,
 }
 
+/// What a breaker lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Every request.
+    Closed,
+    /// None.
+    Open,
+    /// One probe: it is under way, or the next request is it.
+    HalfOpen,
+}
+
 #[derive(Debug)]
 enum State {
     /// Requests pass; failures in a row so far.
@@ -43,6 +54,15 @@ impl Breaker {
             State::Closed(_) => true,
             State::Open { until, .. } => now >= until,
             State::Probing { .. } => false,
+        }
+    }
+
+    /// For the gauge; changes nothing.
+    pub fn phase(&self, now: Instant) -> Phase {
+        match self.state {
+            State::Closed(_) => Phase::Closed,
+            State::Open { until, .. } if now < until => Phase::Open,
+            State::Open { .. } | State::Probing { .. } => Phase::HalfOpen,
         }
     }
 

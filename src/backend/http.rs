@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Uri};
 
+use super::breaker::Phase;
 use super::connect::Connector;
 use super::lease::{Closed, Room};
 use super::pool::Origin;
@@ -84,6 +85,11 @@ impl Http {
     /// Queries in flight to it.
     pub fn in_flight(&self) -> usize {
         self.0.room.in_flight()
+    }
+
+    /// What its breaker lets through now.
+    pub fn phase(&self) -> Phase {
+        self.0.room.phase(clock::now())
     }
 
     /// Asks, and gives the answer once its head and first bytes are there: until then another backend may be tried.

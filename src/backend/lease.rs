@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::breaker::Breaker;
+use super::breaker::{Breaker, Phase};
 use crate::clock::{self, Instant};
 use crate::fault::{Blame, Fault, Kind};
 
@@ -62,6 +62,11 @@ impl Room {
             return Some(Closed::Unhealthy);
         }
         (self.in_flight() >= self.limit).then_some(Closed::Full)
+    }
+
+    /// For the gauge: what the breaker lets through now.
+    pub fn phase(&self, now: Instant) -> Phase {
+        self.breaker().phase(now)
     }
 
     /// Takes a place.
@@ -149,5 +154,13 @@ mod tests {
         }
         assert_eq!(room.enter(now).unwrap_err(), Closed::Unhealthy);
         assert_eq!(room.in_flight(), 0);
+        assert_eq!(room.phase(now), Phase::Open);
+        // Rested: the next request is a probe, and while it is under way the state stays what it is.
+        let later = now + std::time::Duration::from_secs(5);
+        assert_eq!(room.phase(later), Phase::HalfOpen);
+        let mut probe = room.enter(later).unwrap();
+        assert_eq!(room.phase(later), Phase::HalfOpen);
+        probe.report(Report::Good);
+        assert_eq!(room.phase(later), Phase::Closed);
     }
 }

@@ -39,6 +39,7 @@ use crate::models::{self, Store};
 use crate::policy::types::{CloudPermit, State};
 use crate::predict::Outlook;
 
+use breaker::Phase;
 use embedded::Embedded;
 use http::Http;
 use lease::Closed;
@@ -150,8 +151,16 @@ impl Backend {
         if let Some(kv) = self.kv() {
             meter::kv(&self.config.name, [kv.bound, kv.promised, kv.kept], kv.reused_tokens);
         }
-        let resting = self.state() == State::Unhealthy;
-        meter::breaker(&self.config.name, if resting { meter::Breaker::Open } else { meter::Breaker::Closed });
+        let phase = match &self.answering {
+            Answering::Http(http) => http.phase(),
+            Answering::Embedded(_) | Answering::Off(_) => Phase::Closed,
+        };
+        let state = match phase {
+            Phase::Closed => meter::Breaker::Closed,
+            Phase::Open => meter::Breaker::Open,
+            Phase::HalfOpen => meter::Breaker::HalfOpen,
+        };
+        meter::breaker(&self.config.name, state);
     }
 
     /// What an embedded model's keys and values take.

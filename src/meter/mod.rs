@@ -56,6 +56,8 @@ pub enum Breaker {
     Closed,
     /// Nothing passes.
     Open,
+    /// One probe passes.
+    HalfOpen,
 }
 
 const ENDPOINTS: [&str; 4] = ["chat", "completions", "route", "other"];
@@ -143,6 +145,7 @@ pub fn breaker(backend: &Arc<str>, state: Breaker) {
         meter.backend(backend).breaker.set(match state {
             Breaker::Closed => 0.0,
             Breaker::Open => 1.0,
+            Breaker::HalfOpen => 2.0,
         });
     }
 }

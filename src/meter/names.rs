@@ -89,8 +89,10 @@ pub const USD: Name = gauge("wattroute_usd", "US dollars spent since start, by b
 pub const OVERHEAD_TIME: Name =
     histogram("wattroute_overhead_seconds", "Our own time before the backend is asked.", OVERHEAD);
 /// Breaker.
-pub const BREAKER: Name =
-    gauge("wattroute_breaker_state", "Breaker, by backend: 0 closed, 1 open: given a rest after failures.");
+pub const BREAKER: Name = gauge(
+    "wattroute_breaker_state",
+    "Breaker, by backend: 0 closed, 1 open: given a rest after failures, 2 half-open: one probe may pass.",
+);
 /// Engine queue.
 pub const QUEUE: Name = gauge("wattroute_queue_depth", "Jobs that wait for a backend, by backend.");
 /// Keys and values.
