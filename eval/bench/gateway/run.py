@@ -8,13 +8,16 @@ machine's cores over loopback, plain HTTP/1.1. Rounds are interleaved and the me
 time of the measured process (with its children) divided by requests. Installs nginx and wrk through apt when missing.
 
 Scopes: `nginx` proxies with one worker. `pinned` is one wattroute worker with a pinned backend name and the journal
-off and `policy.classify_pinned = false`; it still parses, looks at
-tables, decides and writes the headers. `auto` adds the classifier, the policy's choice and the journal on disk. `auto, all workers` is the same with one worker per core, as shipped. Streams: 48 at a time, 20 events each, 30 ms
-apart.
+off and `policy.classify_pinned = false`; it still parses, looks at tables, decides and writes the headers. `auto` adds
+the classifier, the policy's choice and the journal on disk. `auto, all workers` is the same with one worker per core, as
+shipped. These send one query again and again, which the caches and the branch predictor learn; `auto, other query each`
+sends 144 different exam questions of the same length in turn to the process of `auto`. Streams: 48 at a time, 20 events
+each, 30 ms apart.
 """
 
 import argparse
 import asyncio
+import gzip
 import json
 import os
 import platform
@@ -46,8 +49,16 @@ TEXT = (
 )
 
 
-def body(model, stream=False):
-    value = {"model": model, "messages": [{"role": "user", "content": (TEXT * 6)[:930]}], "max_tokens": 64}
+def questions():
+    """Questions with options of the same length as TEXT's, all different, from the held-out part of the labelled data."""
+    with gzip.open(ROOT / "eval/data/domain/mmlu_pro.jsonl.gz", "rt") as lines:
+        rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
+    texts = ["\n".join([row["prompt"], *(f"{chr(65 + i)}. {o}" for i, o in enumerate(row["options"]))]) for row in rows]
+    return [text for text in texts if 800 <= len(text) <= 1060 and text.isascii() and "]==]" not in text]
+
+
+def body(model, stream=False, text=(TEXT * 6)[:930]):
+    value = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 64}
     return json.dumps({**value, "stream": True} if stream else value)
 
 
@@ -141,12 +152,20 @@ def resident_mb(pid):
     return sum(int(kb) for kb in re.findall(r"^Pss:\s+(\d+) kB", text, re.M)) / 1024
 
 
-def wrk(folder, port, model, connections, seconds):
-    script = folder / f"{model.replace('/', '-')}.lua"
+def wrk(folder, port, model, connections, seconds, texts=None):
+    script = folder / f"{model.replace('/', '-')}{'-varied' if texts else ''}.lua"
+    bodies = [body(model, text=text) for text in texts] if texts else [body(model)]
+    list_of = ",\n".join(f"[==[{one}]==]" for one in bodies)
     script.write_text(
-        f"""wrk.method = "POST"
-wrk.body = [==[{body(model)}]==]
-wrk.headers["Content-Type"] = "application/json"
+        f"""wrk.headers["Content-Type"] = "application/json"
+local ready, turn = {{}}, 0
+init = function()
+  for i, one in ipairs({{{list_of}}}) do ready[i] = wrk.format("POST", nil, nil, one) end
+end
+request = function()
+  turn = turn % #ready + 1
+  return ready[turn]
+end
 done = function(summary, latency)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %f %f %d\\n", summary.requests, summary.duration, latency:percentile(50),
@@ -166,7 +185,7 @@ end
 
 def measure(folder, target, connections, seconds):
     before = cpu_seconds(target["pid"]) if target.get("pid") else None
-    result = wrk(folder, target["port"], target["model"], connections, seconds)
+    result = wrk(folder, target["port"], target["model"], connections, seconds, target.get("texts"))
     if before is not None:
         result["cpu_us"] = (cpu_seconds(target["pid"]) - before) / result["requests"] * 1e6
     return result
@@ -321,6 +340,7 @@ server {{ listen 127.0.0.1:{(proxy_b := free_port())}; location / {{ {pass_on} p
         process, port = wattroute(folder, re.sub(r"\W+", "-", name), args.program, backends, workers, journal)
         running.append(process)
         targets[name] = {"port": port, "pid": process.pid, "model": model}
+    targets["auto, other query each"] = {**targets["auto"], "texts": questions()}
     targets["pinned"]["streaming"] = "cloud/streaming"
     for target in targets.values():
         await_port(target["port"])
