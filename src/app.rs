@@ -47,6 +47,8 @@ pub struct App {
     pub limits: Limits,
     /// Start, Unix seconds: `created` of the model list.
     pub created: u64,
+    /// What TLS shows, if it is spoken.
+    certificate: Option<Arc<edge::tls::Shown>>,
     drain: Drain,
 }
 
@@ -74,6 +76,7 @@ impl App {
         let server = &state.config.server;
         let gate = Gate::new(&state.config).map_err(|e| e.to_string())?;
         let tls = server.tls.as_ref().map(edge::tls::acceptor).transpose().map_err(|e| e.to_string())?;
+        let (tls, certificate) = tls.unzip();
         let data = edge::bind(server.listen, server.workers).map_err(|e| e.to_string())?;
         let admin = edge::bind(server.admin, 1).map_err(|e| e.to_string())?;
         let (limits, grace, loopback) = (state.config.limits.clone(), server.grace, server.admin.ip().is_loopback());
@@ -86,11 +89,12 @@ impl App {
             budget: Mutex::new(Budget::new(clock::now())),
             limits: limits.clone(),
             created: clock::unix_ms() / 1000,
+            certificate,
             drain: Drain::new(),
             state: ArcSwap::from_pointee(state),
         });
         let pages = Arc::new(app.clone().admin(loopback));
-        let plain = Settings { limits: limits.clone(), tls: None, grace };
+        let plain = Settings { limits: limits.clone(), tls: None, grace, refused: Arc::new(meter::refused) };
         let watching = Drain::new();
         let admin = edge::serve(admin, plain, &watching, move |_| edge::admin::handler(Arc::clone(&pages)))
             .map_err(|e| e.to_string())?;
@@ -102,11 +106,18 @@ impl App {
                     .map(|response| response.map(|body| body.map_err(broke_off)))
             }
         };
-        let data = edge::serve(data, Settings { limits, tls, grace }, &app.drain, make).map_err(|e| e.to_string())?;
+        let counting = app.journal.clone();
+        let refused = Arc::new(move |code| {
+            meter::refused(code);
+            counting.refused(code);
+        });
+        let settings = Settings { limits, tls, grace, refused };
+        let data = edge::serve(data, settings, &app.drain, make).map_err(|e| e.to_string())?;
         Ok(Running { data: data.addr(), admin: admin.addr(), app, serving: [data, admin], watching })
     }
 
-    /// Swaps in a new configuration; requests under way keep the old one. Models whose settings stay are kept.
+    /// Swaps in a new configuration; requests under way keep the old one. Models whose settings stay are kept. A renewed
+    /// certificate is shown to new connections; one that cannot be used is warned of, and the old one stays.
     ///
     /// # Errors
     /// A table or policy that cannot be used: the old configuration stays.
@@ -114,6 +125,11 @@ impl App {
         let before = self.state.load_full();
         let restart = config::watch::needs_restart(&before.config, &config);
         let state = State::build(config, Some(&before))?;
+        if let (Some(shown), Some(files)) = (&self.certificate, &state.config.server.tls)
+            && let Err(why) = shown.renew(files)
+        {
+            tracing::warn!(%why, "the new certificate cannot be used; the old one stays");
+        }
         self.state.store(Arc::new(state));
         self.cache.clear();
         Ok(restart)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::api::query::{Endpoint, Query};
 use crate::backend::Backend;
 use crate::backend::types::{Answer, Body, Usage};
+use crate::cache::Hit;
 use crate::classify::domain::Posterior;
 use crate::clock::{self, Instant};
 use crate::energy::Joules;
@@ -34,6 +35,8 @@ pub struct Entry {
     answering: Option<Arc<Backend>>,
     /// The cloud backend that would have answered otherwise.
     baseline: Option<Arc<Backend>>,
+    /// What the answer took, thrown away attempts left out; of an answer from the cache, what it took at the time.
+    own: Joules,
     /// Joules of attempts that were thrown away; none once one of them is not known.
     wasted: Option<f64>,
 }
@@ -48,8 +51,8 @@ impl Entry {
         };
         let record = Record { id: id.to_owned(), endpoint, arrived_ms: clock::unix_ms(), ..Record::default() };
         let (posterior, arrived) = (Posterior::none(), clock::now());
-        let (answering, baseline, wasted) = (None, None, Some(0.0));
-        Self { record, arrived, journal, posterior, estimated_input: 0, answering, baseline, wasted }
+        let (answering, baseline, own, wasted) = (None, None, Joules::UNKNOWN, Some(0.0));
+        Self { record, arrived, journal, posterior, estimated_input: 0, answering, baseline, own, wasted }
     }
 
     /// Passes a result on; a fault is written down first.
@@ -95,10 +98,20 @@ impl Entry {
         self.answering = Some(Arc::clone(backend));
     }
 
-    /// Who answers, also from the cache.
-    pub fn answered_by(&mut self, backend: &Arc<str>, place: Place) {
+    fn answered_by(&mut self, backend: &Arc<str>, place: Place) {
         self.record.backend = Some(Arc::clone(backend));
         self.record.place = Some(place);
+    }
+
+    /// The answer comes from the cache: nothing is used, and what it took at the time is saved. Returns both.
+    pub fn repeating(&mut self, hit: &Hit) -> (Joules, Saved) {
+        self.answered_by(&hit.backend, hit.place);
+        self.record.outcome = Outcome::Cached;
+        self.record.domain = hit.domain;
+        self.own = hit.joules;
+        let Joules { low, mid, high, basis } = hit.joules;
+        // Where nobody knows what the answer took, nobody knows what the repeat saves.
+        (Joules::range(0.0, 0.0, 0.0, basis), Saved { low, mid, high })
     }
 
     /// The attempt under way is thrown away. `spent` is what it cost in joules, if that is known.
@@ -129,11 +142,21 @@ impl Entry {
         if cached {
             self.record.input_tokens = completion.usage.input;
             self.record.output_tokens = completion.usage.output;
+            self.repeated(completion.outcome);
         } else if completion.status.is_success() {
             self.settle(&completion.usage);
         }
         if let Some(kept) = kept.filter(|_| completion.outcome == Outcome::Ok) {
-            kept.done(&completion.usage);
+            kept.done(&completion.usage, self.record.domain, self.own);
+        }
+    }
+
+    /// An answer from the cache has ended: only one that was delivered saved anything.
+    fn repeated(&mut self, outcome: Outcome) {
+        let Joules { low, mid, high, basis } = self.own;
+        self.record.joules = Some(Joules::range(0.0, 0.0, 0.0, basis));
+        if outcome == Outcome::Ok {
+            self.record.saved = Saved { low, mid, high };
         }
     }
 
@@ -147,6 +170,7 @@ impl Entry {
         let (Some(backend), Some(output)) = (&self.answering, usage.output) else { return };
         let (input, output) = (f64::from(input), f64::from(output));
         let own = backend.outlook.joules(&self.posterior, input, output);
+        self.own = own;
         let total = match self.wasted {
             Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
             Some(_) => own,

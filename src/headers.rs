@@ -81,12 +81,15 @@ pub fn tell(headers: &mut HeaderMap, told: &Told<'_>) {
     set(headers, OVERHEAD, &format!("{:.0}", told.overhead_us));
 }
 
-/// Says that an answer came from the cache, and who gave it at the time. Nothing was decided and nothing spent.
-pub fn tell_cached(headers: &mut HeaderMap, backend: &str, place: Place) {
+/// Says that an answer came from the cache, and who gave it at the time. Nothing was decided and nothing spent; what is
+/// saved is what the answer took at the time.
+pub fn tell_cached(headers: &mut HeaderMap, backend: &str, place: Place, figures: (Joules, Saved)) {
     headers.insert(HeaderName::from_static("x-wattroute-cache"), HeaderValue::from_static("hit"));
     set(headers, BACKEND, backend);
     headers.insert(PLACE, HeaderValue::from_static(place.name()));
     set(headers, REASON, "exact answer from the cache");
+    set(headers, JOULES, &joules(figures.0));
+    set(headers, SAVED, &saved(figures.1));
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {

@@ -24,6 +24,7 @@ use crate::headers::{self, Told};
 use crate::journal::record::Outcome;
 use crate::meter;
 use crate::policy::explain;
+use crate::predict;
 use crate::relay::{RelayBody, Timing, relay};
 use crate::signals;
 use crate::state::State;
@@ -37,7 +38,7 @@ pub async fn handle(app: Arc<App>, request: Request<Incoming>, conn: Conn) -> Re
         (&Method::POST, "/v1/chat/completions") => answer(&app, &parts, body, conn, Some(Endpoint::Chat), &id).await,
         (&Method::POST, "/v1/completions") => answer(&app, &parts, body, conn, Some(Endpoint::Completions), &id).await,
         (&Method::POST, "/v1/route") => answer(&app, &parts, body, conn, None, &id).await,
-        _ => aside(&app, &parts, conn),
+        _ => aside(&app, &parts, conn).inspect_err(|fault| app.journal.refused(fault.code())),
     };
     let mut response = result.unwrap_or_else(|fault| api::error::response(&fault).map(RelayBody::full));
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
@@ -68,7 +69,8 @@ async fn answer(
     let state = app.state.load_full();
     let choice = entry.noting(state.choose(&query.model, query.asked.policy.as_deref()))?;
     let private = seat.private || query.asked.private || choice.private;
-    let asked = cache::Asked { tenant: &seat.tenant, policy_hash: &choice.policy.hash, private };
+    let asked =
+        cache::Asked { tenant: &seat.tenant, policy_hash: &choice.policy.hash, private, generation: state.generation };
     let key = app.cache.key(asked, &query).filter(|_| endpoint.is_some());
     if let Some(hit) = key.and_then(|key| found(app, &key)) {
         return Ok(cached(&hit, &query, entry, seat));
@@ -81,7 +83,8 @@ async fn answer(
     if endpoint.is_none() {
         entry.record.outcome = Outcome::Ok;
         entry.record.status = Some(200);
-        return Ok(json(&explain::to_json(&decision)));
+        let caution = predict::question_sets(state.backends.iter().map(|backend| &backend.outlook));
+        return Ok(json(&explain::to_json(&decision, caution.as_deref())));
     }
     if decision.chosen.is_none() {
         return entry.noting(Err(asking::nothing(&state, &decision, &query, &choice.pin)));
@@ -119,11 +122,10 @@ fn read(endpoint: Option<Endpoint>, bytes: Bytes, parts: &Parts, depth: usize) -
 
 /// An exact answer from the cache, through the same relay.
 fn cached(hit: &cache::Hit, query: &Query, mut entry: Entry, seat: Seat) -> Response<RelayBody> {
-    entry.record.outcome = Outcome::Cached;
     entry.record.decision_id = clock::id().to_string();
-    entry.answered_by(&hit.backend, hit.place);
+    let (joules, saved) = entry.repeating(hit);
     let mut answer = tee::replay(hit, !query.include_usage);
-    headers::tell_cached(&mut answer.headers, &hit.backend, hit.place);
+    headers::tell_cached(&mut answer.headers, &hit.backend, hit.place, (joules, saved));
     let timing = Timing { asked: clock::now(), waits: tee::REPLAY_WAITS };
     relay(answer, seat, timing, move |completion| entry.finish(&completion, None))
 }

@@ -14,6 +14,7 @@ use http::StatusCode;
 use crate::backend::types::{Answer, Body, Usage};
 use crate::cache::{Cache, Hit, Key};
 use crate::config::checked::Waits;
+use crate::energy::Joules;
 use crate::policy::types::Place;
 
 /// A replay is in memory: these limits are never reached, but the relay asks for some.
@@ -62,8 +63,8 @@ pub fn keep(cache: &Cache, key: Key, answer: &mut Answer, backend: &Arc<str>, pl
 }
 
 impl Keep {
-    /// The answer ended well.
-    pub fn done(self, usage: &Usage) {
+    /// The answer ended well, to a question of this domain, and took these joules.
+    pub fn done(self, usage: &Usage, domain: &'static str, joules: Joules) {
         let Some(bytes) = self.bytes.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let hit = Hit {
             body: bytes.freeze(),
@@ -71,6 +72,8 @@ impl Keep {
             backend: self.backend,
             place: self.place,
             usage: usage.clone(),
+            domain,
+            joules,
         };
         self.cache.put(self.key, hit);
     }

@@ -1,7 +1,7 @@
 //! The exact-answer cache: the same tenant asking the same thing again gets the same bytes, without a backend.
 //!
-//! Opt-in. What counts as the same: tenant, endpoint, model as asked, policy (by hash), privacy, and every field of the
-//! body except our own `wattroute` field. Fields may come in any order; their values are compared byte for byte, and
+//! Opt-in. What counts as the same: tenant, endpoint, model as asked, policy (by hash), privacy, generation of
+//! the configuration, and every field of the body except our own `wattroute` field. Fields may come in any order; their values are compared byte for byte, and
 //! `stream` is one of them, so a stream replays a stream. Only queries whose answer is meant to repeat are kept
 //! (temperature 0 or a seed), unless `cache.sampled` says otherwise: who asks twice at temperature 1 expects two answers.
 //!
@@ -21,6 +21,7 @@ use serde_json::value::RawValue;
 use crate::api::query::{Endpoint, Query};
 use crate::backend::types::Usage;
 use crate::config::checked;
+use crate::energy::Joules;
 use crate::policy::types::Place;
 
 /// No single answer may take more than this part of the cache.
@@ -43,6 +44,8 @@ pub struct Asked<'a> {
     pub policy_hash: &'a str,
     /// The query must not leave the machine: it never sees an answer that came from elsewhere.
     pub private: bool,
+    /// Of the configuration: an answer that began before a reload and ends after it is never found again.
+    pub generation: u64,
 }
 
 /// A complete answer with status 200. No `Debug`: it is text for one tenant only.
@@ -58,6 +61,10 @@ pub struct Hit {
     pub place: Place,
     /// Its tokens.
     pub usage: Usage,
+    /// What the question is about, as it was classified at the time.
+    pub domain: &'static str,
+    /// What the answer took at the time, thrown away attempts left out: what a repeat saves.
+    pub joules: Joules,
 }
 
 /// Answers by key; off, it holds nothing and finds nothing.
@@ -140,6 +147,7 @@ fn key(asked: Asked<'_>, endpoint: Endpoint, model: &str, body: &[u8]) -> Option
     part(model.as_bytes());
     part(asked.policy_hash.as_bytes());
     part(&[u8::from(asked.private)]);
+    part(&asked.generation.to_le_bytes());
     for (name, value) in fields.iter().filter(|(name, _)| name != OUR_FIELD) {
         part(name.as_bytes());
         part(value.get().as_bytes());
@@ -180,7 +188,7 @@ mod tests {
     const BODY: &str = r#"{"model":"auto","messages":[{"role":"user","content":"hi"}],"temperature":0,"seed":7,"top_p":1,"stop":["x"],"max_tokens":9,"stream":false,"tools":[]}"#;
 
     fn asked(tenant: &str) -> Asked<'_> {
-        Asked { tenant, policy_hash: "aa", private: false }
+        Asked { tenant, policy_hash: "aa", private: false, generation: 0 }
     }
 
     fn of(body: &str) -> Key {
@@ -195,10 +203,11 @@ mod tests {
             key(asked("b"), Endpoint::Chat, "auto", bytes),
             key(Asked { policy_hash: "bb", ..asked("a") }, Endpoint::Chat, "auto", bytes),
             key(Asked { private: true, ..asked("a") }, Endpoint::Chat, "auto", bytes),
+            key(Asked { generation: 1, ..asked("a") }, Endpoint::Chat, "auto", bytes),
             key(asked("a"), Endpoint::Completions, "auto", bytes),
             key(asked("a"), Endpoint::Chat, "cloud/x", bytes),
             // Parts must not run into each other.
-            key(Asked { tenant: "aa", policy_hash: "a", private: false }, Endpoint::Chat, "auto", bytes),
+            key(Asked { tenant: "aa", policy_hash: "a", ..asked("a") }, Endpoint::Chat, "auto", bytes),
         ];
         for (i, k) in other.iter().enumerate() {
             assert!(k.unwrap() != base, "part {i}");
@@ -237,7 +246,15 @@ mod tests {
 
     fn hit(len: usize) -> Hit {
         let body = Bytes::from(vec![b'x'; len]);
-        Hit { body, stream: false, backend: Arc::from("local/m"), place: Place::Local, usage: Usage::default() }
+        Hit {
+            body,
+            stream: false,
+            backend: Arc::from("local/m"),
+            place: Place::Local,
+            usage: Usage::default(),
+            domain: "None",
+            joules: Joules::UNKNOWN,
+        }
     }
 
     #[test]

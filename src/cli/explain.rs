@@ -13,7 +13,7 @@ use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::policy::types::{Decision, Pin, Signals, State};
 use crate::policy::{self, Policy, explain};
-use crate::predict::Outlook;
+use crate::predict::{self, Outlook};
 
 /// Exit code of a bad configuration.
 const BAD_CONFIG: u8 = 78;
@@ -121,10 +121,11 @@ fn chosen_policy(config: &Config, args: &Args) -> Result<Arc<Policy>, Problems> 
 }
 
 fn print(decision: &Decision, outlooks: &[Outlook], args: &Args) -> ExitCode {
+    let caution = predict::question_sets(outlooks);
     if args.json {
-        say(&format!("{:#}\n", explain::to_json(decision)));
+        say(&format!("{:#}\n", explain::to_json(decision, caution.as_deref())));
     } else {
-        say(&explain::to_text(decision));
+        say(&explain::to_text(decision, caution.as_deref()));
     }
     if args.derive && !args.json {
         for outlook in outlooks {

@@ -141,7 +141,13 @@ fn table(s: &Stats) -> String {
     let _ = writeln!(t, "tokens           {} in, {} out", s.input_tokens, s.output_tokens);
     let quality = s.quality_change.map_or("-".to_owned(), |x| format!("{:+.2} points", x * 100.0));
     let _ = writeln!(t, "expected quality {quality} against the baseline, mean");
-    for (title, map) in [("outcomes", &s.outcomes), ("faults", &s.faults), ("basis of joules", &s.bases)] {
+    let maps = [
+        ("outcomes", &s.outcomes),
+        ("faults", &s.faults),
+        ("refused early", &s.refused_early),
+        ("basis of joules", &s.bases),
+    ];
+    for (title, map) in maps {
         if !map.is_empty() {
             let list: Vec<String> = map.iter().map(|(k, n)| format!("{k} {n}")).collect();
             let _ = writeln!(t, "{title:<16} {}", list.join(", "));

@@ -150,7 +150,8 @@ fn limits(raw: &raw::Limits, problems: &mut Problems) -> Option<Limits> {
 fn key_files(raw: &raw::Raw, around: &Around) -> Vec<PathBuf> {
     let upstream = raw.backends.values().filter_map(|b| b.key_file.as_ref());
     let client = raw.server.keys.iter().filter_map(|k| k.key_file.as_ref());
-    upstream.chain(client).map(|f| around.base.join(f)).collect()
+    let tls = [&raw.server.tls.cert, &raw.server.tls.key].into_iter().flatten();
+    upstream.chain(client).chain(tls).map(|f| around.base.join(f)).collect()
 }
 
 fn full_names(raw: &raw::Raw) -> Vec<String> {

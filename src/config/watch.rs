@@ -77,7 +77,8 @@ where
 
 /// Keys that differ and take effect only after a restart.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let tls = |c: &Config| c.server.tls.as_ref().map(|t| (t.cert.clone(), t.key.clone()));
+    // Other files of TLS are read at once; whether TLS is spoken at all belongs to the port.
+    let tls = |c: &Config| c.server.tls.is_some();
     let journal = |c: &Config| (c.journal.enabled, c.journal.path.clone(), c.journal.queue);
     let retention = |c: &Config| (c.journal.keep, c.journal.max_bytes);
     [

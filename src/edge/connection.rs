@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{interval, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::Refused;
 use super::answer::fault_response;
 use super::drain::Drain;
 use super::guard::Guard;
@@ -27,7 +28,6 @@ use super::watch::Watch;
 use crate::clock;
 use crate::config::checked::Limits;
 use crate::gate::Conn;
-use crate::meter;
 
 /// hyper's buffers per connection, and what HTTP/2 holds for all streams of one. With the socket's own buffer a client
 /// that stops reading costs less than 512 KiB.
@@ -55,6 +55,8 @@ pub struct Terms {
     pub tls: Option<TlsAcceptor>,
     /// When to stop.
     pub drain: Drain,
+    /// Told of refusals.
+    pub refused: Refused,
 }
 
 /// Serves one accepted socket to its end.
@@ -117,6 +119,9 @@ where
     let (refused, mid_request) = (guard.refused(), guard.is_mid_request());
     let socket = guard.into_socket();
     if refused.is_some() || mid_request {
+        if let Some(refusal) = refused {
+            (terms.refused)(refusal.fault().code());
+        }
         Box::pin(part(socket, refused)).await;
     }
 }
@@ -125,7 +130,6 @@ where
 async fn part<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Stall<S>, refused: Option<Refusal>) {
     if let Some(refusal) = refused {
         tracing::debug!(reason = refusal.message, "request refused");
-        meter::refused(refusal.fault().code());
         if !matches!(timeout(LINGER, socket.write_all(&last_words(refusal))).await, Ok(Ok(()))) {
             return;
         }
@@ -155,7 +159,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    let limits = terms.limits.clone();
+    let (limits, judged) = (terms.limits.clone(), terms.clone());
     let mut http = http2::Builder::new(Tasks);
     http.timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
@@ -165,7 +169,7 @@ where
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX));
     let answered = watch.clone();
     let service =
-        service_fn(move |request| answer_h2(handler.clone(), request, conn, answered.clone(), limits.clone()));
+        service_fn(move |request| answer_h2(handler.clone(), request, conn, answered.clone(), judged.clone()));
     let socket = TokioIo::new(Stall::new(socket, terms.limits.write_stall));
     let mut http = pin!(http.serve_connection(socket, service));
     let mut tick = interval(tick_of(&terms.limits));

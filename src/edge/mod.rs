@@ -54,7 +54,12 @@ pub struct Settings {
     pub tls: Option<TlsAcceptor>,
     /// How long running answers may take once a drain has begun.
     pub grace: Duration,
+    /// Told the fault code of each request that is refused here, before any handler sees it.
+    pub refused: Refused,
 }
+
+/// Whoever counts refusals.
+pub type Refused = Arc<dyn Fn(&'static str) + Send + Sync>;
 
 /// A listener at work.
 #[derive(Debug)]
@@ -77,7 +82,12 @@ pub fn serve<H: Handler>(
     let sockets = bound.into_sockets();
     let (alive, ended) = mpsc::channel(1);
     let connections = settings.limits.connections.div_ceil(sockets.len().max(1)).max(1);
-    let terms = connection::Terms { limits: Arc::new(settings.limits), tls: settings.tls, drain: drain.clone() };
+    let terms = connection::Terms {
+        limits: Arc::new(settings.limits),
+        tls: settings.tls,
+        drain: drain.clone(),
+        refused: settings.refused,
+    };
     let make = Arc::new(make);
     let mut workers = Vec::with_capacity(sockets.len());
     for (number, socket) in sockets.into_iter().enumerate() {

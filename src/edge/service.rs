@@ -13,12 +13,12 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::answer::Answer;
+use super::connection::Terms;
 use super::head::{Refusal, bad, is_host};
 use super::watch::Watch;
 use crate::config::checked::Limits;
 use crate::fault::{Fault, Kind};
 use crate::gate::Conn;
-use crate::meter;
 
 /// What the edge hands requests to: any `Fn(Request<Incoming>, Conn) -> Future<Output = Response<B>>`. Each worker
 /// has one. An `Err` from its body breaks the answer off.
@@ -67,13 +67,13 @@ pub async fn answer_h2<H: Handler>(
     request: Request<Incoming>,
     conn: Conn,
     watch: Arc<Watch>,
-    limits: Arc<Limits>,
+    terms: Terms,
 ) -> Result<Response<Answer<H::Body>>, Infallible> {
     watch.asked();
     let (answering, owed) = (watch.answering(), Some(watch.stream()));
-    if let Err(refusal) = check_h2(&request, &limits) {
+    if let Err(refusal) = check_h2(&request, &terms.limits) {
         let fault = refusal.fault();
-        meter::refused(fault.code());
+        (terms.refused)(fault.code());
         return Ok(Answer::edge(&fault, answering, owed));
     }
     Ok(match guarded(async move { handler.handle(request, conn).await }).await {

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
@@ -36,8 +39,41 @@ pub enum TlsError {
     },
 }
 
-/// Reads the certificate chain and key.
-pub fn acceptor(files: &Tls) -> Result<TlsAcceptor, TlsError> {
+/// The certificate that new connections are shown. Swapped whole; connections at work keep theirs.
+#[derive(Debug)]
+pub struct Shown(ArcSwap<CertifiedKey>);
+
+impl Shown {
+    /// Reads the files again.
+    ///
+    /// # Errors
+    /// What is wrong with them; the old certificate stays.
+    pub fn renew(&self, files: &Tls) -> Result<(), TlsError> {
+        self.0.store(Arc::new(certificate(files)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// TLS with the certificate of these files, and where to put a new one.
+pub fn acceptor(files: &Tls) -> Result<(TlsAcceptor, Arc<Shown>), TlsError> {
+    let shown = Arc::new(Shown(ArcSwap::from_pointee(certificate(files)?)));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|why| unusable(files, why))?
+        .with_no_client_auth()
+        .with_cert_resolver(shown.clone());
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok((TlsAcceptor::from(Arc::new(config)), shown))
+}
+
+/// Reads the certificate chain and key, which must belong together.
+fn certificate(files: &Tls) -> Result<CertifiedKey, TlsError> {
     let chain = CertificateDer::pem_file_iter(&files.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| read_error("cert", &files.cert, error))?;
@@ -45,15 +81,11 @@ pub fn acceptor(files: &Tls) -> Result<TlsAcceptor, TlsError> {
         return Err(read_error("cert", &files.cert, pem::Error::NoItemsFound));
     }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| read_error("key", &files.key, error))?;
-    let unusable = |why| TlsError::Unusable { cert: files.cert.clone(), key: files.key.clone(), why };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(unusable)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|why| unusable(files, why))
+}
+
+fn unusable(files: &Tls, why: rustls::Error) -> TlsError {
+    TlsError::Unusable { cert: files.cert.clone(), key: files.key.clone(), why }
 }
 
 fn read_error(key: &'static str, path: &Path, error: pem::Error) -> TlsError {

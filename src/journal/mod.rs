@@ -17,7 +17,7 @@ pub mod schema;
 pub mod stats;
 mod writer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -92,6 +92,13 @@ impl Journal {
         self.inner.shared.offer(Box::new(record));
     }
 
+    /// Counts a request that was refused before it was a query: it has no entry, because nothing is known of it that an entry
+    /// would say, and because whoever sends garbage must not fill the disk. Counted by code and hour, on disk with the
+    /// next group.
+    pub fn refused(&self, code: &'static str) {
+        self.inner.shared.refused(code);
+    }
+
     /// Waits until everything offered so far is on disk. False: it is not, and [`Journal::health`] says why.
     pub async fn flush(&self) -> bool {
         match self.inner.shared.ask_flush() {
@@ -134,12 +141,24 @@ pub(in crate::journal) struct Shared {
     state: Mutex<State>,
 }
 
+/// How often each code was the answer to what was no query.
+pub(in crate::journal) type Refusals = BTreeMap<&'static str, u64>;
+
 /// Entries that wait, bounded by `journal.queue`: the newest is dropped when it is full.
 #[derive(Default)]
 pub(in crate::journal) struct Queue {
     pub records: VecDeque<Box<Record>>,
+    /// Refusals by code: as many rows as there are codes.
+    pub refusals: Refusals,
     pub flushes: Vec<oneshot::Sender<bool>>,
     pub stop: bool,
+}
+
+impl Queue {
+    /// Nothing waits to be written.
+    fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.refusals.is_empty()
+    }
 }
 
 impl Shared {
@@ -171,6 +190,19 @@ impl Shared {
         drop(queue);
         // The writer sleeps until the first entry and then collects a group: only these two need to wake it.
         if waiting == 1 || waiting == writer::GROUP {
+            self.wake.notify_one();
+        }
+    }
+
+    fn refused(&self, code: &'static str) {
+        if !self.enabled {
+            return;
+        }
+        let mut queue = self.lock();
+        let first = queue.refusals.is_empty();
+        *queue.refusals.entry(code).or_default() += 1;
+        drop(queue);
+        if first {
             self.wake.notify_one();
         }
     }

@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Sqlite, Type};
 
-use super::packed;
 use super::record::{Outcome, Record};
-use super::schema::KEPT;
+use super::schema::{HOUR_MS, KEPT};
+use super::{Refusals, packed};
 
 /// Rows of the large statement: one round trip to SQLite's thread for this many entries.
 const BLOCK: usize = 64;
@@ -50,6 +50,19 @@ pub async fn insert(
         new += sqlx::query_with(AssertSqlSafe(text), row.0).execute(&mut *db).await?.rows_affected();
     }
     Ok(new)
+}
+
+/// Adds refusals to those of the hour.
+pub async fn count(db: &mut SqliteConnection, refusals: &Refusals, now_ms: u64) -> Result<(), sqlx::Error> {
+    for (code, n) in refusals {
+        sqlx::query("INSERT INTO refusal VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n")
+            .bind(i64::try_from(now_ms / HOUR_MS).unwrap_or(i64::MAX))
+            .bind(*code)
+            .bind(i64::try_from(*n).unwrap_or(i64::MAX))
+            .execute(&mut *db)
+            .await?;
+    }
+    Ok(())
 }
 
 struct Values(SqliteArguments);

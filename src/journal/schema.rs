@@ -71,8 +71,17 @@ pub const STEPS: &[&str] = &[
     quality_change REAL,
     usd REAL,
     rest BLOB NOT NULL
-) STRICT",
+) STRICT;
+CREATE TABLE refusal (
+    hour INTEGER NOT NULL,
+    code TEXT NOT NULL,
+    n INTEGER NOT NULL,
+    PRIMARY KEY (hour, code)
+) STRICT, WITHOUT ROWID",
 ];
+
+/// Milliseconds of the hours that `refusal` counts by.
+pub const HOUR_MS: u64 = 3_600_000;
 
 /// Tables that hold entries, oldest first: by version.
 pub const TABLES: [&str; 2] = ["entry", "entry_2"];
@@ -103,15 +112,19 @@ pub const KEPT: [&str; 22] = [
     "rest",
 ];
 
-/// Makes the view `entries` of a connection: all entries of a journal of this version, with all of [`COLUMNS`] and `rest`,
-/// null where an entry's table has not got them.
+/// Makes the views of a connection to a journal of this version: `entries`, all of them with all of [`COLUMNS`] and `rest`,
+/// null where an entry's table has not got them; and `refusals`.
 pub fn view(version: usize) -> String {
     let old = format!("SELECT {}, NULL AS rest FROM entry", COLUMNS.join(", "));
     let all = COLUMNS.map(|c| if KEPT.contains(&c) { c.to_owned() } else { format!("NULL AS {c}") });
     let new = format!("SELECT {}, rest FROM entry_2", all.join(", "));
     match version {
-        1 => format!("CREATE TEMP VIEW entries AS {old}"),
-        _ => format!("CREATE TEMP VIEW entries AS {old} UNION ALL {new}"),
+        1 => format!(
+            "CREATE TEMP VIEW entries AS {old}; CREATE TEMP VIEW refusals AS SELECT 0 AS hour, '' AS code, 0 AS n WHERE 0"
+        ),
+        _ => format!(
+            "CREATE TEMP VIEW entries AS {old} UNION ALL {new}; CREATE TEMP VIEW refusals AS SELECT * FROM refusal"
+        ),
     }
 }
 

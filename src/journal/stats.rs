@@ -8,7 +8,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::file::{self, JournalError};
-use super::schema::id_floor;
+use super::schema::{HOUR_MS, id_floor};
 
 /// Which entries to sum.
 #[derive(Clone, Debug, Default)]
@@ -90,6 +90,9 @@ pub struct Stats {
     pub outcomes: BTreeMap<String, u64>,
     /// Entries by fault code.
     pub faults: BTreeMap<String, u64>,
+    /// Refused before they were queries, by fault code: heads that are no request, unknown paths and methods, a wrong key
+    /// on a path beside inference. They have no entry and no tenant; counted by the hour. Empty when one tenant is asked for.
+    pub refused_early: BTreeMap<String, u64>,
     /// By domain, most entries first.
     pub domains: Vec<Group>,
     /// By backend, most entries first.
@@ -155,6 +158,7 @@ async fn collect(db: &mut SqliteConnection, filter: &Filter) -> Result<Stats, sq
         bases: counts(db, filter, "joules_basis").await?,
         outcomes: counts(db, filter, "outcome").await?,
         faults: counts(db, filter, "fault").await?,
+        refused_early: refused(db, filter).await?,
         domains: groups(db, filter, "domain").await?,
         backends: groups(db, filter, "backend").await?,
     })
@@ -177,6 +181,18 @@ async fn counts(
 ) -> Result<BTreeMap<String, u64>, sqlx::Error> {
     let text = format!("SELECT {column} AS name, count(*) AS entries {CHOSEN} AND {column} IS NOT NULL GROUP BY 1");
     all(db, filter, text).await?.iter().map(|row| Ok((row.try_get("name")?, count(row, "entries")?))).collect()
+}
+
+async fn refused(db: &mut SqliteConnection, filter: &Filter) -> Result<BTreeMap<String, u64>, sqlx::Error> {
+    if filter.tenant.is_some() {
+        return Ok(BTreeMap::new());
+    }
+    let hour = i64::try_from(filter.since_ms / HOUR_MS).unwrap_or(i64::MAX);
+    let rows = sqlx::query("SELECT code AS name, sum(n) AS entries FROM refusals WHERE hour >= ? GROUP BY 1")
+        .bind(hour)
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(|row| Ok((row.try_get("name")?, count(row, "entries")?))).collect()
 }
 
 async fn groups(db: &mut SqliteConnection, filter: &Filter, column: &'static str) -> Result<Vec<Group>, sqlx::Error> {

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::file::{self, JournalError};
 use super::record::Record;
 use super::rows::{self, Words};
-use super::schema::{ID_BITS, TABLES, id_floor};
-use super::{Shared, State};
+use super::schema::{HOUR_MS, ID_BITS, TABLES, id_floor};
+use super::{Refusals, Shared, State};
 use crate::clock::{self, Instant};
 use crate::config::checked;
 
@@ -39,7 +39,7 @@ pub fn run(shared: &Shared, config: &checked::Journal) {
     loop {
         let (group, stop) = writer.collect();
         let done = runtime.block_on(writer.write(group));
-        if stop && (!done || shared.lock().records.is_empty()) {
+        if stop && (!done || shared.lock().is_empty()) {
             return runtime.block_on(writer.end());
         }
         if done {
@@ -56,6 +56,7 @@ struct Writer<'a> {
     db: Option<SqliteConnection>,
     /// Taken off the queue and not yet on disk.
     pending: Vec<(i64, Box<Record>)>,
+    refusals: Refusals,
     ids: Ids,
     words: Words,
     pause: Duration,
@@ -71,6 +72,7 @@ impl<'a> Writer<'a> {
             config,
             db: None,
             pending: Vec::new(),
+            refusals: Refusals::new(),
             ids: Ids::new(),
             words: Words::default(),
             pause: PAUSES.0,
@@ -84,15 +86,18 @@ impl<'a> Writer<'a> {
     fn collect(&mut self) -> (VecDeque<Box<Record>>, bool) {
         let shared = self.shared;
         let mut queue = shared.lock();
-        let idle = queue.records.is_empty() && queue.flushes.is_empty() && !queue.stop;
-        if idle && self.pending.is_empty() && self.db.is_some() {
+        let idle = queue.is_empty() && queue.flushes.is_empty() && !queue.stop;
+        if idle && self.pending.is_empty() && self.refusals.is_empty() && self.db.is_some() {
             let nap = if self.dirty { SYNC } else { PRUNE };
             queue = shared.wake.wait_timeout(queue, nap).unwrap_or_else(PoisonError::into_inner).0;
         }
         let hurry = |q: &super::Queue| q.stop || !q.flushes.is_empty() || q.records.len() >= GROUP;
-        if !queue.records.is_empty() && !hurry(&queue) {
+        if !queue.is_empty() && !hurry(&queue) {
             let waited = shared.wake.wait_timeout_while(queue, COLLECT, |q| !hurry(q));
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        for (code, n) in std::mem::take(&mut queue.refusals) {
+            *self.refusals.entry(code).or_default() += n;
         }
         let room = GROUP.saturating_sub(self.pending.len()).min(queue.records.len());
         (queue.records.drain(..room).collect(), queue.stop)
@@ -116,7 +121,7 @@ impl<'a> Writer<'a> {
             }
         }
         let mut queue = self.shared.lock();
-        if !done || queue.records.is_empty() {
+        if !done || queue.is_empty() {
             let flushes = std::mem::take(&mut queue.flushes);
             drop(queue);
             answer(flushes, done);
@@ -130,13 +135,15 @@ impl<'a> Writer<'a> {
             Some(db) => db,
             none => none.insert(file::open(path).await?),
         };
-        if self.pending.is_empty() {
+        if self.pending.is_empty() && self.refusals.is_empty() {
             self.shared.set_state(State::Writing);
             return Ok(());
         }
-        insert_all(db, &self.pending, &mut self.words).await.map_err(|e| JournalError::of(path, &e))?;
+        let sql = |e: sqlx::Error| JournalError::of(path, &e);
+        insert_all(db, &self.pending, &self.refusals, &mut self.words).await.map_err(sql)?;
         self.shared.wrote(self.pending.len() as u64);
         self.pending.clear();
+        self.refusals.clear();
         self.dirty = true;
         Ok(())
     }
@@ -213,10 +220,12 @@ fn answer(flushes: Vec<oneshot::Sender<bool>>, done: bool) {
 async fn insert_all(
     db: &mut SqliteConnection,
     entries: &[(i64, Box<Record>)],
+    refusals: &Refusals,
     words: &mut Words,
 ) -> Result<(), sqlx::Error> {
     let mut tx = db.begin_with("BEGIN IMMEDIATE").await?;
     rows::insert(&mut tx, entries, words).await?;
+    rows::count(&mut tx, refusals, clock::unix_ms()).await?;
     tx.commit().await
 }
 
@@ -233,6 +242,8 @@ pub async fn prune(db: &mut SqliteConnection, config: &checked::Journal, now_ms:
         let rest = PRUNE_ROWS.saturating_sub_unsigned(removed);
         removed += sqlx::query(AssertSqlSafe(text)).bind(bound).bind(rest).execute(&mut *db).await?.rows_affected();
     }
+    let hour = i64::try_from(now_ms.saturating_sub(keep_ms) / HOUR_MS).unwrap_or(i64::MAX);
+    sqlx::query("DELETE FROM refusal WHERE hour < ?").bind(hour).execute(&mut *db).await?;
     if removed > 0 {
         tracing::info!(entries = removed, "journal entries over age or size removed");
         sqlx::raw_sql("PRAGMA incremental_vacuum(4096)").execute(&mut *db).await?;

@@ -215,9 +215,9 @@ mod tests {
         #[test]
         fn explanations_name_every_backend(s in any_signals()) {
             let d = policy("balanced").decide(&s);
-            let json = explain::to_json(&d);
+            let json = explain::to_json(&d, None);
             prop_assert_eq!(json["decision"]["alternatives"].as_array().unwrap().len(), s.candidates.len());
-            let text = explain::to_text(&d);
+            let text = explain::to_text(&d, None);
             for c in &s.candidates {
                 prop_assert!(text.contains(&*c.backend));
             }

@@ -8,8 +8,9 @@ use super::reason::short;
 use super::types::{Alternative, Decision};
 use crate::energy::Joules;
 
-/// The decision as JSON. `backend` and `place` are null when nobody can answer.
-pub fn to_json(decision: &Decision) -> Value {
+/// The decision as JSON. `backend` and `place` are null when nobody can answer; `caution` is what limits a comparison of
+/// the alternatives, such as tables that were measured on different questions.
+pub fn to_json(decision: &Decision, caution: Option<&str>) -> Value {
     let chosen = chosen(decision);
     let name = |index: &usize| decision.alternatives.get(*index).map(|a| &*a.backend);
     let ranked: Vec<&str> = decision.ranked.iter().filter_map(name).collect();
@@ -25,13 +26,14 @@ pub fn to_json(decision: &Decision) -> Value {
             "propensity": decision.propensity,
             "saved_joules": decision.saved,
             "ranked": ranked,
+            "caution": caution,
             "alternatives": &*decision.alternatives,
         }
     })
 }
 
-/// The decision as text: what, why, and a line for every backend.
-pub fn to_text(decision: &Decision) -> String {
+/// The decision as text: what, why, a line for every backend, and what limits their comparison.
+pub fn to_text(decision: &Decision, caution: Option<&str>) -> String {
     let mut out = String::new();
     let name = chosen(decision).map_or("nobody", |c| &*c.backend);
     let _ = writeln!(out, "{name}  ({} p {:.2})", decision.domain, decision.domain_p);
@@ -59,6 +61,9 @@ pub fn to_text(decision: &Decision) -> String {
     );
     for (i, a) in decision.alternatives.iter().enumerate() {
         line(&mut out, a, decision.chosen == Some(i), widest);
+    }
+    if let Some(caution) = caution {
+        let _ = writeln!(out, "\n{caution}");
     }
     out
 }

@@ -3,6 +3,7 @@
 //! Pure. [`Outlook`] does the slow part once per backend (shrinkage, the cloud's energy model); per query there are only
 //! sums over 23 domains. Falls back step by step and says so: the table, the stated energy model, a prior, unknown.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -234,6 +235,26 @@ fn placed(mut problem: Problem, at: &str, named: Option<&Path>) -> Problem {
     problem
 }
 
+/// A sentence if the tables of these backends were measured on different questions: then their P(correct) compare only
+/// roughly, and a difference may be that of the questions.
+pub fn question_sets<'a>(outlooks: impl IntoIterator<Item = &'a Outlook>) -> Option<String> {
+    let mut sets: BTreeMap<BTreeSet<&str>, Vec<&str>> = BTreeMap::new();
+    for outlook in outlooks {
+        let Some(table) = outlook.table.as_deref() else { continue };
+        let suites = table.provenance.suites.iter().map(String::as_str).collect();
+        sets.entry(suites).or_default().push(&outlook.backend);
+    }
+    if sets.len() < 2 {
+        return None;
+    }
+    let told = |(suites, backends): (BTreeSet<&str>, Vec<&str>)| {
+        let suites = suites.into_iter().collect::<Vec<_>>().join(", ");
+        format!("{} on {}", backends.join(" and "), if suites.is_empty() { "questions not named" } else { &suites })
+    };
+    let each: Vec<String> = sets.into_iter().map(told).collect();
+    Some(format!("P(correct) was measured on different questions and compares only roughly: {}", each.join("; ")))
+}
+
 /// Whether a backend's configuration names an energy model at all; for what `check` warns about.
 pub fn has_energy(outlook: &Outlook, stated: &EnergyModel) -> bool {
     let table = outlook.table.as_deref();
@@ -292,6 +313,18 @@ mod tests {
         assert_eq!((c.chance.source, c.chance.n), ("prior", 0));
         assert!(c.chance.high - c.chance.low > 0.5);
         assert_eq!((c.joules, c.usd, c.seconds), (Joules::UNKNOWN, None, None));
+    }
+
+    #[test]
+    fn different_questions_are_said_and_the_same_are_not() {
+        let (a, b) = (outlook("smollm2-135m", Place::Local), outlook("llama-3.1-8b-instruct", Place::Local));
+        let told = question_sets([&a, &b]).unwrap();
+        for suite in a.table.iter().chain(&b.table).flat_map(|t| &t.provenance.suites) {
+            assert!(told.contains(suite.as_str()), "{told}");
+        }
+        assert_eq!(question_sets([&a, &a.clone()]), None);
+        // A prior was measured on nothing.
+        assert_eq!(question_sets([&a, &Outlook::new(Arc::from("local/x"), Place::Local, CAPS, None)]), None);
     }
 
     #[test]

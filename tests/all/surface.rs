@@ -1,9 +1,10 @@
 //! What a client sees: paths, headers, errors, limits, the decision.
 
 use serde_json::json;
+use wattroute::journal::stats::{Filter, stats};
 
 use crate::support::answers::well;
-use crate::support::gateway::{Gateway, Plan, cloud, local};
+use crate::support::gateway::{Gateway, Plan, cloud, journal, local};
 use crate::support::http::End;
 use crate::support::rude::{self, Rude};
 use crate::support::upstream::Upstream;
@@ -401,6 +402,54 @@ async fn the_cache_answers_twice_and_keeps_tenants_apart() {
     let entries = gateway.finish().await;
     assert_eq!(entries.iter().filter(|entry| entry["outcome"] == "cached").count(), 1);
     assert_eq!(entries.len(), 4);
+}
+
+#[tokio::test]
+async fn a_repeated_answer_uses_nothing_and_saves_what_it_took_at_the_time() {
+    let far = Upstream::always(well()).await;
+    let text = cloud("far", &far.base())
+        + "[backends.far.energy]\nactive = [8, 28]\ntotal = [8, 28]\n[cache]\nenabled = true\n";
+    let gateway = Plan::new(&text).start().await;
+    let body = json!({
+        "model": "cloud/far", "messages": [{ "role": "user", "content": canary::PROMPT }], "temperature": 0,
+    });
+    gateway.post(&body).await;
+    let reply = gateway.post(&body).await;
+    assert_eq!(reply.header("x-wattroute-cache"), Some("hit"), "{reply:?}");
+    assert!(reply.header("x-wattroute-joules").unwrap().starts_with("0.000;"), "{reply:?}");
+    let folder = gateway.end().await;
+    let file = folder.path().join("journal.db");
+    let entries = journal(&file).await;
+    let [first, second] = entries.as_slice() else { panic!("{entries:?}") };
+    assert_eq!(second["outcome"], "cached");
+    assert!(first["joules_mid"].as_f64().unwrap() > 0.0, "{first}");
+    for end in ["low", "mid", "high"] {
+        assert_eq!(second[format!("joules_{end}")], 0.0, "{second}");
+        assert_eq!(second[format!("saved_{end}")], first[format!("joules_{end}")], "{second}");
+    }
+    assert_eq!((&second["joules_basis"], &second["domain"]), (&first["joules_basis"], &first["domain"]));
+    let sums = stats(&file, &Filter::default()).await.unwrap();
+    assert_eq!((sums.joules.mid, sums.saved.mid), (first["joules_mid"].as_f64(), first["joules_mid"].as_f64()));
+}
+
+#[tokio::test]
+async fn what_is_refused_before_it_is_a_query_is_counted_without_an_entry() {
+    let (_near, _far, gateway) = both().await;
+    gateway.chat("cloud/far", false).await;
+    let two_hosts = b"GET /v1/models HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n";
+    assert_eq!(gateway.ask(two_hosts).await.status, 400);
+    assert_eq!(gateway.ask(&rude::request("GET", "/nowhere", b"")).await.status, 404);
+    assert_eq!(gateway.ask(&rude::request("GET", "/v1/chat/completions", b"")).await.status, 405);
+    assert_eq!(gateway.ask(&rude::request("GET", "/nowhere", b"")).await.status, 404);
+    let folder = gateway.end().await;
+    let file = folder.path().join("journal.db");
+    assert_eq!(journal(&file).await.len(), 1);
+    let sums = stats(&file, &Filter::default()).await.unwrap();
+    let mut counts: Vec<u64> = sums.refused_early.values().copied().collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 1, 2], "{:?}", sums.refused_early);
+    let one = stats(&file, &Filter { tenant: Some("tests".to_owned()), ..Filter::default() }).await.unwrap();
+    assert!(one.entries == 1 && one.refused_early.is_empty(), "{one:?}");
 }
 
 /// `/v1/route` takes the body of either endpoint.

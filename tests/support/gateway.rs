@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -127,6 +128,11 @@ impl Gateway {
     /// One cloud backend, `cloud/far`.
     pub async fn before(base: &str) -> Self {
         Plan::new(&cloud("far", base)).start().await
+    }
+
+    /// What its requests share.
+    pub fn app(&self) -> &Arc<App> {
+        &self.running.as_ref().unwrap().app
     }
 
     /// Sends one request on its own connection and reads the answer as far as it comes.

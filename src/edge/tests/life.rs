@@ -121,7 +121,7 @@ fn a_drain_ends_at_its_grace() {
     let bound = bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
     let grace = Duration::from_millis(200);
     let drain = Drain::new();
-    let settings = Settings { limits: limits(), tls: None, grace };
+    let settings = Settings { limits: limits(), tls: None, grace, refused: std::sync::Arc::new(|_| ()) };
     let seen = Arc::new(Seen::default());
     let for_handler = seen.clone();
     let serving = serve(bound, settings, &drain, move |_worker| {

@@ -94,7 +94,7 @@ pub fn start(limits: Limits) -> Server {
 
 pub fn start_on(bound: Bound, limits: Limits, tls: Option<TlsAcceptor>) -> Server {
     let (drain, seen) = (Drain::new(), Arc::new(Seen::default()));
-    let settings = Settings { limits: limits.clone(), tls, grace: Duration::from_secs(5) };
+    let settings = Settings { limits: limits.clone(), tls, grace: Duration::from_secs(5), refused: Arc::new(|_| ()) };
     let for_handler = seen.clone();
     let serving = serve(bound, settings, &drain, move |_worker| {
         let (seen, limits) = (for_handler.clone(), Arc::new(limits.clone()));

@@ -37,7 +37,7 @@ fn start_tls(limits: Limits) -> Secure {
     let folder = TempDir::new().unwrap();
     let (tls, cert) = files(&folder);
     let bound = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-    let server = start_on(bound, limits, Some(acceptor(&tls).unwrap()));
+    let server = start_on(bound, limits, Some(acceptor(&tls).unwrap().0));
     let mut roots = RootCertStore::empty();
     roots.add(cert).unwrap();
     Secure { server, roots, _folder: folder }
