@@ -16,6 +16,7 @@
 //! Never here: HTTP, files, clocks, the environment.
 
 mod call;
+mod cost;
 mod driver;
 mod layout;
 mod machine;
@@ -24,8 +25,6 @@ mod plan;
 pub mod source;
 mod steps;
 mod store;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -160,3 +159,6 @@ impl fmt::Debug for dyn Machine {
         write!(f, "Machine({})", self.facts().name)
     }
 }
+
+#[cfg(test)]
+mod tests;
