@@ -158,7 +158,7 @@ mod tests {
         fn a_kept_beginning_ends_at_a_cut(common in 0_usize..100, len in 1_usize..100) {
             let common = common.min(len);
             let kept = kept(common, len);
-            prop_assert!(kept <= common && kept % ALIGN == 0 && (kept == 0 || len - kept >= ALIGN));
+            prop_assert!(kept <= common && kept.is_multiple_of(ALIGN) && (kept == 0 || len - kept >= ALIGN));
         }
     }
 }
