@@ -7,7 +7,10 @@ use proptest::test_runner::RngSeed;
 use crate::lla::reference::Local;
 use crate::lla::reference::attention::wide;
 use crate::lla::reference::job::{Job, Rho};
-use crate::lla::{Shape, simd::Level};
+use crate::lla::report::Report;
+use crate::lla::ridge::{self, Ridge, Solver};
+use crate::lla::store::{Precision, Store};
+use crate::lla::{Attention, Shape, attend, pool::Pool, simd::Level};
 
 /// Levels this machine can run.
 pub fn levels() -> impl Iterator<Item = Level> {
@@ -85,6 +88,7 @@ pub fn problem() -> impl Strategy<Value = Problem> {
 }
 
 /// A sequence from position 0, or a run that ends it.
+#[derive(Clone)]
 pub struct Sample {
     pub shape: Shape,
     pub scale: f32,
@@ -92,6 +96,12 @@ pub struct Sample {
     pub queries: Vec<f32>,
     pub keys: Vec<f32>,
     pub values: Vec<f32>,
+}
+
+impl std::fmt::Debug for Sample {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{:?}, {} queries from {}", self.shape, self.queries.len() / self.shape.dim, self.first)
+    }
 }
 
 impl Sample {
@@ -106,6 +116,19 @@ impl Sample {
             keys: floats(&mut random, positions * shape.kv_heads * shape.dim),
             values: floats(&mut random, positions * shape.kv_heads * shape.value_dim),
         }
+    }
+
+    /// Its keys and values in a store.
+    pub fn store(&self, precision: Precision) -> Store {
+        let mut store = Store::new(self.shape, precision);
+        store.append(&self.keys, &self.values).unwrap();
+        store
+    }
+
+    /// The kernel's job on a store.
+    pub fn job<'a>(&'a self, store: &'a Store, rho: ridge::Rho<'a>) -> Attention<'a> {
+        let Self { shape, scale, first, queries, .. } = self;
+        Attention { shape: *shape, scale: *scale, queries, first: *first, store, rho, window: None }
     }
 
     /// The reference's view of sequence `index` of `sequences`, with a correction, handed to `read`.
@@ -148,3 +171,24 @@ pub fn close(got: &[f64], want: &[f64], tolerance: f64, about: &str) {
         assert!((g - w).abs() <= tolerance * size, "{about}: {g} for {w} at {i}");
     }
 }
+
+/// Runs one job on one thread.
+pub fn run(level: Level, job: &Attention) -> Vec<f32> {
+    reported(level, job).0
+}
+
+/// The same with the kernel's report.
+pub fn reported(level: Level, job: &Attention) -> (Vec<f32>, Report) {
+    let mut out = vec![f32::NAN; job.queries.len() / job.shape.dim * job.shape.value_dim];
+    let report = attend(&Pool::new(1), level, &[*job], &mut out).unwrap();
+    (out, report)
+}
+
+/// A ridge for all heads, solved as exactly as single precision can.
+pub fn exact(lambda: &[f32], solver: Solver) -> Ridge {
+    let ridge = Ridge::new(lambda.to_vec()).unwrap().with_tolerance(1e-7).unwrap();
+    ridge.with_most_iterations(255).unwrap().with_solver(solver)
+}
+
+/// Every solver.
+pub const SOLVERS: [Solver; 3] = [Solver::ConjugateGradient, Solver::Gram, Solver::Auto];

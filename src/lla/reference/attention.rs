@@ -7,20 +7,28 @@ use crate::lla::ridge;
 /// Output of a job, `tokens x heads x value_dim`, with the correction it asks for. Input without `NaN` and of fitting
 /// shape is assumed; the solver's tolerance and cap play no part.
 pub fn attend(job: &Attention) -> Vec<f64> {
-    let heads = job.shape.heads;
+    asked(job, |oracle| oracle.forward())
+}
+
+/// Correction vector of every row, `tokens x heads x dim`.
+pub fn corrections(job: &Attention) -> Vec<f64> {
+    asked(job, |oracle| oracle.corrections())
+}
+
+fn asked<T>(job: &Attention, read: impl FnOnce(&Job) -> T) -> T {
     match job.rho {
-        ridge::Rho::Zero => softmax(job),
+        ridge::Rho::Zero => run(job, Rho::Zero, f64::INFINITY, read),
         ridge::Rho::Solve(ridge) => {
-            let lambda: Vec<f64> = (0..heads).map(|head| f64::from(ridge.lambda(head))).collect();
-            run(job, Rho::Solve(&lambda), f64::from(ridge.radius()))
+            let lambda: Vec<f64> = (0..job.shape.heads).map(|head| f64::from(ridge.lambda(head))).collect();
+            run(job, Rho::Solve(&lambda), f64::from(ridge.radius()), read)
         }
-        ridge::Rho::Projection(rho) => run(job, Rho::Projection(&wide(rho)), f64::INFINITY),
+        ridge::Rho::Projection(rho) => run(job, Rho::Projection(&wide(rho)), f64::INFINITY, read),
     }
 }
 
 /// Softmax attention of a job, whatever correction it asks for.
 pub fn softmax(job: &Attention) -> Vec<f64> {
-    run(job, Rho::Zero, f64::INFINITY)
+    run(job, Rho::Zero, f64::INFINITY, |oracle| oracle.forward())
 }
 
 /// Single precision as double.
@@ -28,11 +36,11 @@ pub fn wide(rows: &[f32]) -> Vec<f64> {
     rows.iter().map(|x| f64::from(*x)).collect()
 }
 
-fn run(job: &Attention, rho: Rho, radius: f64) -> Vec<f64> {
-    let held = |read: &dyn Fn(usize, usize) -> Vec<f32>| -> Vec<f64> {
+fn run<T>(job: &Attention, rho: Rho, radius: f64, read: impl FnOnce(&Job) -> T) -> T {
+    let held = |part: &dyn Fn(usize, usize) -> Vec<f32>| -> Vec<f64> {
         let places =
             (0..job.store.len()).flat_map(|position| (0..job.shape.kv_heads).map(move |head| (head, position)));
-        places.flat_map(|(head, position)| wide(&read(head, position))).collect()
+        places.flat_map(|(head, position)| wide(&part(head, position))).collect()
     };
     let oracle = Job {
         heads: job.shape.heads,
@@ -48,5 +56,5 @@ fn run(job: &Attention, rho: Rho, radius: f64) -> Vec<f64> {
         rho,
         radius,
     };
-    oracle.forward()
+    read(&oracle)
 }

@@ -6,7 +6,7 @@
 
 use crate::lla::reference::backward::{self, Gradients};
 use crate::lla::reference::matrix::axpy;
-use crate::lla::reference::{Local, forms, probe};
+use crate::lla::reference::{Local, forms, probe, solve};
 
 /// What corrects the softmax average.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,19 @@ impl<'a> Job<'a> {
             });
         }
         out
+    }
+
+    /// Correction vector of every token and head, `tokens x heads x dim`; zeros where there is none.
+    pub fn corrections(&self) -> Vec<f64> {
+        let of_row = |row: usize| match self.rho {
+            Rho::Projection(rho) => rho[row * self.dim..(row + 1) * self.dim].to_vec(),
+            Rho::Solve(lambda) if lambda[row % self.heads] < f64::INFINITY => {
+                let seen = self.seen(row);
+                solve::cholesky(&self.local(row, &seen)).unwrap_or_else(|| vec![0.0; self.dim])
+            }
+            Rho::Zero | Rho::Solve(_) => vec![0.0; self.dim],
+        };
+        (0..self.rows()).flat_map(of_row).collect()
     }
 
     /// Gradients for `upstream`, laid out like the output: queries, keys, values, lambda per head, and the probe's.
