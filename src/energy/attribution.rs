@@ -89,7 +89,7 @@ pub fn attribute(rail: Rail, spans: &[Span], window: (f64, f64), weights: Weight
         share.coarse = span.end_s - span.start_s < RENEWALS * rail.renewed_s;
         share.partial = span.start_s < from_s || span.end_s > to_s;
     }
-    if !(to_s > from_s) {
+    if to_s <= from_s || from_s.is_nan() || to_s.is_nan() {
         return account;
     }
     let cuts = cuts(rail.series, spans, from_s, to_s);

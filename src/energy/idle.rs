@@ -22,7 +22,7 @@ pub struct Idle {
 /// (`renewed_s` is how often its figure is new).
 pub fn measure(series: &Series, from_s: f64, to_s: f64, renewed_s: f64) -> Option<Idle> {
     let part_s = (to_s - from_s) / f64::from(PARTS);
-    if !(part_s >= renewed_s) {
+    if part_s.is_nan() || part_s < renewed_s {
         return None;
     }
     let start = |part: u32| from_s + f64::from(part) * part_s;

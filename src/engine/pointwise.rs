@@ -60,7 +60,7 @@ fn gated_body(activation: Activation, gate: &[f32], up: &[f32], out: &mut [f32])
         }
         Activation::Gelu => {
             for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-                let s = 1.595_769_1 * (g + 0.044_715 * g * g * g);
+                let s = 1.595_769 * (g + 0.044_715 * g * g * g);
                 *o = g / (1.0 + exp(-s)) * u;
             }
         }

@@ -172,5 +172,4 @@ thread_local! {
 mod properties;
 
 #[cfg(test)]
-#[path = "attend_tests.rs"]
 mod tests;

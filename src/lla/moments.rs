@@ -193,7 +193,6 @@ unsafe fn add_tile<L: Lanes, E: Element>(
     values: *const E,
 ) {
     let Sizes { rows, dim, record, .. } = sizes;
-    let sets = if sizes.probed { 2 } else { 1 };
     let lines = tile.len().div_ceil(LANES);
     let (queries, scores) = (scratch.queries.numbers().as_mut_ptr(), scratch.scores.numbers().as_mut_ptr());
     let moments = scratch.moments.numbers();
@@ -232,12 +231,28 @@ unsafe fn add_tile<L: Lanes, E: Element>(
                 record[Record::SLOPE] += slope;
             }
         }
-        for set in 0..sets {
+        add_values::<L, E>(sizes, scores.cast_const(), tile.len(), values, moments);
+    }
+}
+
+/// Adds the values of a tile to the sums of every row, by the weights in `scores`; once more by the second set of a probe.
+#[inline(always)]
+unsafe fn add_values<L: Lanes, E: Element>(
+    sizes: Sizes,
+    scores: *const f32,
+    keys: usize,
+    values: *const E,
+    moments: &mut [f32],
+) {
+    let Sizes { rows, record, .. } = sizes;
+    for set in 0..if sizes.probed { 2 } else { 1 } {
+        // SAFETY: as the caller promised; the sums of a set lie within the record.
+        unsafe {
             L::multiply(&Product {
                 rows,
-                inner: tile.len(),
+                inner: keys,
                 lines: record.width / LANES,
-                a: scores.add(set * rows * sizes.tile).cast_const(),
+                a: scores.add(set * rows * sizes.tile),
                 a_row: sizes.tile,
                 b: values,
                 b_row: record.width,

@@ -137,9 +137,12 @@ fn perplexity(model: &Model, file: &str) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A window's negative log-probabilities and most likely tokens, position by position.
+type Scored = (Vec<f64>, Vec<u32>);
+
 /// ln P of every token but the first of each window, given those before it, and the best token at each place. The windows
 /// go through the model side by side, a token of each at a time.
-fn score(model: &Model, windows: &[Vec<u32>]) -> Result<Vec<(Vec<f64>, Vec<u32>)>, Box<dyn Error>> {
+fn score(model: &Model, windows: &[Vec<u32>]) -> Result<Vec<Scored>, Box<dyn Error>> {
     let mut caches: Vec<_> = windows.iter().map(|_| model.new_cache()).collect();
     let mut logits = vec![Vec::new(); windows.len()];
     let mut out = vec![(Vec::new(), Vec::new()); windows.len()];

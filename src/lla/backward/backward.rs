@@ -10,7 +10,7 @@ use crate::lla::backward::product::{Left, Out, Sizes, multiply};
 use crate::lla::backward::solve::Work;
 use crate::lla::backward::{Batch, Saved};
 use crate::lla::pool::Shards;
-use crate::lla::ridge::Rho;
+use crate::lla::ridge::{Rho, Ridge};
 use crate::lla::simd::Level;
 
 /// Where the gradients of all tasks go.
@@ -145,11 +145,7 @@ fn block(level: Level, given: Given, packed: &Packed, place: Place, s: &mut Scra
     centre(place, (stride, seen), &s.weights, &mut s.push, &mut s.scores);
     let mut lambda = 0.0;
     s.y.fill(0.0);
-    let (ridge, probed) = match batch.rho {
-        Rho::Solve(ridge) => (Some(ridge).filter(|r| r.lambda(place.head) < f32::INFINITY), false),
-        Rho::Zero => (None, false),
-        Rho::Projection(_) => (None, true),
-    };
+    let (ridge, probed) = correction(&batch.rho, place.head);
     if ridge.is_some() || probed {
         multiply(level, back, Left::plain(&s.scores, stride), (&packed.keys, dim), Out::fresh(&mut s.pull, dim));
     }
@@ -191,6 +187,15 @@ fn block(level: Level, given: Given, packed: &Packed, place: Place, s: &mut Scra
     scatter(batch, place, packed, s, places);
     accumulate(level, packed, place, ridge.is_some() || probed, s);
     lambda
+}
+
+/// The ridge of a head if it has a finite one, and whether a learned probe corrects instead.
+fn correction<'a>(rho: &Rho<'a>, head: usize) -> (Option<&'a Ridge>, bool) {
+    match rho {
+        Rho::Solve(ridge) => (Some(*ridge).filter(|r| r.lambda(head) < f32::INFINITY), false),
+        Rho::Zero => (None, false),
+        Rho::Projection(_) => (None, true),
+    }
 }
 
 /// Queries, upstream, saved rows and the weights of the block.

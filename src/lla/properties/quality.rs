@@ -133,8 +133,7 @@ impl Piecewise {
             let map: Vec<f64> = normals(&mut random, d * d).iter().map(|a| a / root).collect();
             for _ in start..Self::LENGTH.min(start + 8 * d) {
                 let away = normals(&mut random, d);
-                let key: Vec<f64> =
-                    centre.iter().zip(&away).map(|(c, e)| 2.0 * c / norm(&centre) + e / root).collect();
+                let key: Vec<f64> = centre.iter().zip(&away).map(|(c, e)| 2.0 * c / norm(&centre) + e / root).collect();
                 values.extend(map.chunks_exact(d).map(|row| dot(row, &key)));
                 keys.extend(key);
             }

@@ -188,7 +188,7 @@ fn training_input_that_does_not_fit_is_an_error() {
     assert_eq!(error(Batch { keys: &sample.keys[1..], ..good }), shaped("keys"));
     assert_eq!(error(Batch { values: &[], ..good }), shaped("values"));
     assert_eq!(error(Batch { shape: Shape { dim: 0, ..shape }, ..good }), shaped("heads"));
-    let saved = forward(&pool, Level::detect(), &good, &mut vec![0.0; 48]).unwrap();
+    let saved = forward(&pool, Level::detect(), &good, &mut [0.0; 48]).unwrap();
     assert_eq!(forward(&pool, Level::detect(), &good, &mut [0.0]).unwrap_err(), shaped("outputs"));
     let half = Batch {
         sequences: 1,
