@@ -4,6 +4,7 @@
 
 pub mod attribution;
 pub mod cloud;
+pub mod cost;
 pub mod estimate;
 pub mod idle;
 pub mod meters;

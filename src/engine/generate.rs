@@ -16,9 +16,9 @@ use crate::engine::pieces::Run;
 use crate::engine::plan::{Pace, kept, share};
 use crate::engine::prefixes::{Held, Prefixes, shared};
 use crate::engine::queue::Queue;
-#[cfg(test)]
-use crate::engine::schedules;
 use crate::engine::sequence::{Sequence, Ticket};
+#[cfg(test)]
+use crate::engine::tests;
 use crate::engine::tokenizer::Tokenizer;
 use crate::engine::types::{Done, EngineError, Event, KvUse};
 use crate::lla::simd::Level;
@@ -84,7 +84,7 @@ impl Worker {
         }
         self.settle(&mut |sequence| if sequence.wanted() { Fate::Goes } else { Fate::Left });
         #[cfg(test)]
-        self.running.iter().for_each(|sequence| schedules::trip_between(&sequence.ticket));
+        self.running.iter().for_each(|sequence| tests::trip_between(&sequence.ticket));
         self.step();
         self.tell();
     }
@@ -270,7 +270,7 @@ impl Worker {
 fn together(model: &Model, active: &mut [&mut Sequence]) -> Result<Vec<Option<EngineError>>, EngineError> {
     let step = || {
         #[cfg(test)]
-        active.iter().for_each(|sequence| schedules::trip(&sequence.ticket));
+        active.iter().for_each(|sequence| tests::trip(&sequence.ticket));
         let mut runs: Vec<Run> = active.iter_mut().map(|sequence| sequence.as_run()).collect();
         model.step(&mut runs)
     };

@@ -35,12 +35,12 @@ mod queue;
 pub mod repack;
 mod rope;
 mod sample;
-#[cfg(test)]
-mod schedules;
 mod scratch;
 mod sequence;
 mod stop;
 pub mod template;
+#[cfg(test)]
+mod tests;
 #[doc(hidden)]
 pub mod tiny;
 pub mod tokenizer;
