@@ -52,14 +52,15 @@ struct Fiber {
     u32 groups;
 };
 
-static std::vector<Fiber> fibers;
-static std::vector<byte> stacks;
-static jmp_buf scheduler;
-static ucontext_t home;
-static u32 running, block_now;
-static byte* shared;
-static void (*entry)();
-static char* complaint;
+// Tests run side by side in one process: every thread emulates a device of its own.
+static thread_local std::vector<Fiber> fibers;
+static thread_local std::vector<byte> stacks;
+static thread_local jmp_buf scheduler;
+static thread_local ucontext_t home;
+static thread_local u32 running, block_now;
+static thread_local byte* shared;
+static thread_local void (*entry)();
+static thread_local char* complaint;
 const size_t STACK = 128 * 1024, GUARD = 64 * 1024;
 
 static void complain(const char* what, u32 thread) {
@@ -256,7 +257,7 @@ static bool run(void (*body)(), u32 grid, u32 threads, u32 shared_size, u64 seed
 
 #define KERNEL(name, threads, blocks)                                                                                  \
     static void name##_body(const Params p);                                                                          \
-    static Params name##_params;                                                                                       \
+    static thread_local Params name##_params;                                                                          \
     extern "C" int name(const void* params, u32 grid, u32 block, u32 shared, u64 seed, char* reason) {                 \
         memcpy(&name##_params, params, sizeof(Params));                                                                \
         if (block != (threads)) {                                                                                      \

@@ -6,6 +6,7 @@ use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use libloading::Library;
@@ -43,7 +44,8 @@ pub fn device(processors: u32, seed: u64, math: Option<Math>) -> Option<Device> 
 }
 
 impl Emulator {
-    /// Compiles a variant, once per source: tests run in processes of their own.
+    /// Compiles a variant, once per source. Tests of one process or of several may want the same at the same time: each
+    /// writes a file of its own, and renaming decides whose stays.
     fn build(&self, variant: Variant) -> PathBuf {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let header = std::fs::read_to_string(root.join("tests/support/cuda/emulator.h")).unwrap();
@@ -60,7 +62,9 @@ impl Emulator {
         std::fs::create_dir_all(&folder).unwrap();
         let library = folder.join(format!("{:016x}.so", hash.finish()));
         if !library.exists() {
-            let unique = format!("{:016x}-{}", hash.finish(), std::process::id());
+            static MADE: AtomicU32 = AtomicU32::new(0);
+            let number = MADE.fetch_add(1, Ordering::Relaxed);
+            let unique = format!("{:016x}-{}-{number}", hash.finish(), std::process::id());
             let (source, made) = (folder.join(format!("{unique}.cpp")), folder.join(format!("{unique}.tmp")));
             std::fs::write(&source, &text).unwrap();
             let flags = ["-std=c++17", "-O1", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-fno-stack-protector"];
