@@ -268,18 +268,10 @@ pub fn has_energy(outlook: &Outlook, stated: &EnergyModel) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::sample::ALL;
     use crate::tables::shipped;
 
-    const CAPS: Capabilities = Capabilities {
-        context: 2048,
-        tools: false,
-        images: false,
-        audio: false,
-        json: false,
-        many: false,
-        logprobs: true,
-        any_field: false,
-    };
+    const CAPS: Capabilities = Capabilities { context: 2048, ..ALL };
 
     fn outlook(table: &str, place: Place) -> Outlook {
         Outlook::new(Arc::from("local/x"), place, CAPS, shipped(table))

@@ -72,23 +72,15 @@ fn watts(supply: &Path) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sysfs::device;
     use super::*;
-
-    fn supply(root: &Path, id: &str, files: &[(&str, &str)]) -> PathBuf {
-        let folder = root.join(id);
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, text) in files {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
-        folder
-    }
 
     #[test]
     fn power_is_known_only_while_the_battery_discharges() {
         let root = tempfile::tempdir().unwrap();
-        supply(root.path(), "AC", &[("type", "Mains"), ("online", "1")]);
-        supply(root.path(), "mouse", &[("type", "Battery"), ("scope", "Device"), ("power_now", "1")]);
-        let one = supply(
+        device(root.path(), "AC", &[("type", "Mains"), ("online", "1")]);
+        device(root.path(), "mouse", &[("type", "Battery"), ("scope", "Device"), ("power_now", "1")]);
+        let one = device(
             root.path(),
             "BAT0",
             &[("type", "Battery"), ("status", "Discharging"), ("current_now", "-1500000"), ("voltage_now", "12000000")],
@@ -100,7 +92,7 @@ mod tests {
         std::fs::write(one.join("status"), "Charging").unwrap();
         meter.read(&mut out);
         assert_eq!(out, [Reading::Missing]);
-        supply(root.path(), "BAT1", &[("type", "Battery"), ("status", "Discharging"), ("power_now", "7000000")]);
+        device(root.path(), "BAT1", &[("type", "Battery"), ("status", "Discharging"), ("power_now", "7000000")]);
         std::fs::write(one.join("status"), "Discharging").unwrap();
         let mut both = Battery::open(root.path()).unwrap();
         both.read(&mut out);

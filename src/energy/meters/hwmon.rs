@@ -126,24 +126,16 @@ impl Meter for Hwmon {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sysfs::device;
     use super::*;
-
-    fn monitor(root: &Path, id: &str, files: &[(&str, &str)]) -> PathBuf {
-        let folder = root.join(id);
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, text) in files {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
-        folder
-    }
 
     #[test]
     fn gpus_and_sockets_are_found_and_other_monitors_are_not() {
         let root = tempfile::tempdir().unwrap();
-        monitor(root.path(), "hwmon0", &[("name", "coretemp"), ("temp1_input", "40000")]);
-        monitor(root.path(), "hwmon1", &[("name", "amdgpu"), ("power1_average", "35000000"), ("power1_cap", "2e8")]);
-        let intel = monitor(root.path(), "hwmon2", &[("name", "xe"), ("energy1_input", "5000000")]);
-        monitor(
+        device(root.path(), "hwmon0", &[("name", "coretemp"), ("temp1_input", "40000")]);
+        device(root.path(), "hwmon1", &[("name", "amdgpu"), ("power1_average", "35000000"), ("power1_cap", "2e8")]);
+        let intel = device(root.path(), "hwmon2", &[("name", "xe"), ("energy1_input", "5000000")]);
+        device(
             root.path(),
             "hwmon3",
             &[
@@ -186,7 +178,7 @@ mod tests {
     #[test]
     fn a_machine_without_them_says_what_it_has() {
         let root = tempfile::tempdir().unwrap();
-        monitor(root.path(), "hwmon0", &[("name", "coretemp")]);
+        device(root.path(), "hwmon0", &[("name", "coretemp")]);
         let absent = Hwmon::open(root.path()).err().unwrap();
         assert!(absent.why.ends_with("(drivers: coretemp)"), "{absent:?}");
     }

@@ -191,6 +191,21 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
+mod sysfs {
+    use std::path::{Path, PathBuf};
+
+    /// A device's folder in a made-up tree of the kernel's, with its files.
+    pub fn device(root: &Path, id: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = root.join(id);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        folder
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -122,20 +122,13 @@ impl Zone {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sysfs::device;
     use super::*;
-
-    fn zone(root: &Path, id: &str, files: &[(&str, &str)]) {
-        let folder = root.join(id);
-        std::fs::create_dir_all(&folder).unwrap();
-        for (name, text) in files {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
-    }
 
     fn tree() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let full = "262143328850";
-        zone(root.path(), "intel-rapl", &[("enabled", "1")]);
+        device(root.path(), "intel-rapl", &[("enabled", "1")]);
         for (id, name) in [
             ("intel-rapl:0", "package-0"),
             ("intel-rapl:0:0", "core"),
@@ -145,7 +138,7 @@ mod tests {
             ("intel-rapl:2", "psys"),
             ("intel-rapl-mmio:0", "package-0"),
         ] {
-            zone(root.path(), id, &[("name", name), ("energy_uj", "1000000\n"), ("max_energy_range_uj", full)]);
+            device(root.path(), id, &[("name", name), ("energy_uj", "1000000\n"), ("max_energy_range_uj", full)]);
         }
         root
     }

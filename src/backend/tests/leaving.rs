@@ -1,0 +1,76 @@
+//! Clients that leave, connections that are used again, backends that rest.
+
+use super::*;
+
+#[tokio::test]
+async fn hanging_up_closes_the_upstream_and_frees_the_place() {
+    for (steps, fields) in [
+        (vec![Step::Hold], ""),
+        (vec![Step::Hold], STREAM),
+        (vec![Step::Write(sse_head()), Step::Hold], STREAM),
+        (vec![Step::Write(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_vec()), Step::Hold], ""),
+    ] {
+        let mut upstream = upstream(steps).await;
+        let http = http(upstream.port);
+        let query = query(fields);
+        let mut asking = Box::pin(http.ask(&query, None));
+        while upstream.seen.lock().unwrap().is_empty() {
+            let _ = tokio::time::timeout(Duration::from_millis(5), &mut asking).await;
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(20), &mut asking).await;
+        drop(asking);
+        tokio::time::timeout(Duration::from_millis(100), upstream.closed.recv()).await.unwrap().unwrap();
+        assert_eq!(http.in_flight(), 0);
+    }
+}
+
+#[tokio::test]
+async fn hanging_up_mid_stream_closes_the_upstream_and_tells_once() {
+    let mut bytes = sse_head();
+    EVENTS.split_inclusive("\n\n").take(3).for_each(|event| bytes.extend(chunked(event.as_bytes())));
+    let mut upstream = upstream(vec![Step::Write(bytes), Step::Hold]).await;
+    let http = http(upstream.port);
+    let answer = http.ask(&query(STREAM), None).await.unwrap();
+    let (tell, mut told) = unbounded_channel();
+    let timing = Timing { asked: now(), waits: waits() };
+    let mut body = relay(answer, (), timing, move |c| tell.send(c).unwrap()).into_body();
+    let mut out = Vec::new();
+    while !String::from_utf8_lossy(&out).contains("h\u{e9}") {
+        out.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
+    }
+    assert_eq!(http.in_flight(), 1);
+    drop(body);
+    tokio::time::timeout(Duration::from_millis(100), upstream.closed.recv()).await.unwrap().unwrap();
+    let completion = told.recv().await.unwrap();
+    assert_eq!((completion.outcome, completion.usage.output), (Outcome::Hangup, Some(1)));
+    assert_eq!(http.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn connections_are_used_again_and_a_closed_one_costs_no_request() {
+    let answer = || response("200 OK\r\ncontent-type: application/json", ANSWER);
+    let upstream = upstream(vec![answer(), Step::Next, answer()]).await;
+    let http = http(upstream.port);
+    for _ in 0..5 {
+        http.ask(&query(""), None).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(upstream.seen.lock().unwrap().len(), 5, "each request once");
+}
+
+#[tokio::test]
+async fn five_failures_rest_the_backend_and_429s_do_not() {
+    let upstream_429 = upstream(vec![response("429 Too Many Requests", "{}")]).await;
+    let limited = http(upstream_429.port);
+    for _ in 0..20 {
+        limited.ask(&query(""), None).await.unwrap();
+    }
+    assert_eq!(limited.closed(now()), None);
+    let upstream_500 = upstream(vec![response("500 Oops", "{}")]).await;
+    let sick = http(upstream_500.port);
+    for _ in 0..20 {
+        let _ = sick.ask(&query(""), None).await;
+    }
+    assert_eq!(upstream_500.seen.lock().unwrap().len(), 5);
+    assert_eq!(sick.ask(&query(""), None).await.err().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+}
