@@ -40,6 +40,12 @@ pub const NAMES: [&str; DOMAINS] = [
 #[serde(try_from = "String", into = "String")]
 pub struct Domain(u8);
 
+impl Default for Domain {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Domain {
     /// The classifier abstains.
     pub const NONE: Self = Self(22);

@@ -5,6 +5,7 @@
 //! failed (no answer at all) leave accuracy and energy alike and are counted.
 
 pub mod grade;
+pub mod record;
 pub mod run;
 pub mod suite;
 pub mod table;

@@ -1,14 +1,14 @@
 //! Asks every question of a suite once, greedily, and appends each result to a record file at once.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::Path;
 
 use futures_util::StreamExt as _;
 
+use super::record::{self, Counted, Joules, Record};
 use super::suite::Question;
-use super::table::Record;
 use crate::api::query::{Message, Sampling};
 use crate::clock;
 use crate::energy::estimate::Estimator;
@@ -20,22 +20,7 @@ use crate::engine::types::{Event, Job, Prompt};
 /// # Errors
 /// The file exists and cannot be read, or a line other than the last is not a record.
 pub fn earlier(path: &Path) -> Result<Vec<Record>, String> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(format!("{}: {e}", path.display())),
-    };
-    let lines: Vec<String> =
-        BufReader::new(file).lines().collect::<Result<_, _>>().map_err(|e| format!("{}: {e}", path.display()))?;
-    let mut records = Vec::new();
-    for (index, line) in lines.iter().enumerate() {
-        match serde_json::from_str(line) {
-            Ok(record) => records.push(record),
-            Err(_) if index + 1 == lines.len() => break,
-            Err(e) => return Err(format!("{}:{}: {e}", path.display(), index + 1)),
-        }
-    }
-    Ok(records)
+    if path.exists() { Ok(record::read(path)?.answers) } else { Ok(Vec::new()) }
 }
 
 /// Asks the questions that `done` lacks. `progress` is called after each with the record.
@@ -91,17 +76,20 @@ async fn one(engine: &Engine, question: &Question) -> Option<Record> {
                 let joules = meter.stop().map(|j| j.mid).unwrap_or_default();
                 let busy = done.prefill_s + done.decode_s;
                 let share = |part: f64| joules.filter(|_| busy > 0.0).map(|j| j * part / busy);
+                let (prefill, decode) = (share(done.prefill_s), share(done.decode_s));
                 return Some(Record {
                     id: question.id.clone(),
                     domain: question.domain,
+                    streams: 1,
                     correct: question.grade(&answer),
-                    input_tokens: done.input_tokens,
-                    output_tokens: done.output_tokens,
-                    prefill_s: done.prefill_s,
-                    decode_s: done.decode_s,
+                    answer,
+                    tokens_in: Some(done.input_tokens),
+                    tokens_out: Some(done.output_tokens),
+                    tokens_from: Some(Counted::Engine),
                     seconds: clock::now().duration_since(started).as_secs_f64(),
-                    prefill_j: share(done.prefill_s),
-                    decode_j: share(done.decode_s),
+                    ttft_s: Some(done.prefill_s),
+                    joules: Joules { gross: joules, prefill, decode, ..Joules::default() },
+                    ..Record::default()
                 });
             }
         }

@@ -2,38 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
+use super::record::Record;
 use crate::classify::domain::Domain;
 use crate::energy::Basis;
 use crate::tables::stats::wilson;
 use crate::tables::{Provenance, Row, Table, TokenCosts};
-
-/// One answered question, as the record file keeps it. Times in seconds, energy in joules.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    /// The question's id.
-    pub id: String,
-    /// Its domain.
-    pub domain: Domain,
-    /// Graded right; null where only a judge could say and none did.
-    pub correct: Option<bool>,
-    /// Prompt tokens, template included.
-    pub input_tokens: u32,
-    /// Generated tokens.
-    pub output_tokens: u32,
-    /// Reading the prompt.
-    pub prefill_s: f64,
-    /// Writing the answer.
-    pub decode_s: f64,
-    /// From asking to the last token.
-    pub seconds: f64,
-    /// Energy of reading the prompt; null if no figure can be had.
-    pub prefill_j: Option<f64>,
-    /// Energy of writing the answer.
-    pub decode_j: Option<f64>,
-}
 
 /// What the table says of itself.
 pub struct About {
@@ -58,13 +31,14 @@ pub fn of(all_records: &[Record], about: About) -> Table {
     for record in &records {
         by_domain.entry(record.domain).or_default().push(record);
     }
-    let known = records.iter().all(|r| r.prefill_j.is_some() && r.decode_j.is_some()) && !records.is_empty();
+    let known = records.iter().all(|r| r.joules.prefill.is_some() && r.joules.decode.is_some()) && !records.is_empty();
     let sum = |f: &dyn Fn(&Record) -> f64| records.iter().map(|r| f(r)).sum::<f64>();
     let ratio = |a: f64, b: f64| (b > 0.0).then_some(a / b);
-    let (input, output) = (sum(&|r| f64::from(r.input_tokens)), sum(&|r| f64::from(r.output_tokens)));
-    let (prefill_s, decode_s) = (sum(&|r| r.prefill_s), sum(&|r| r.decode_s));
-    let prefill_j = sum(&|r| r.prefill_j.unwrap_or(0.0));
-    let decode_j = sum(&|r| r.decode_j.unwrap_or(0.0));
+    let (input, output) =
+        (sum(&|r| f64::from(r.tokens_in.unwrap_or(0))), sum(&|r| f64::from(r.tokens_out.unwrap_or(0))));
+    let (prefill_s, decode_s) = (sum(&|r| r.ttft_s.unwrap_or(0.0)), sum(&Record::decode_s));
+    let prefill_j = sum(&|r| r.joules.prefill.unwrap_or(0.0));
+    let decode_j = sum(&|r| r.joules.decode.unwrap_or(0.0));
     let tokens = TokenCosts {
         joules_per_input_token: ratio(prefill_j, input).filter(|_| known),
         joules_per_output_token: ratio(decode_j, output).filter(|_| known),
@@ -95,7 +69,7 @@ fn row(records: &[&Record]) -> Row {
     let (coverage_low, coverage_high) = wilson(correct, n);
     let count = f64::from(n.max(1));
     let coverage = f64::from(correct) / count;
-    let joules: Option<f64> = records.iter().map(|r| Some(r.prefill_j? + r.decode_j?)).sum();
+    let joules: Option<f64> = records.iter().map(|r| r.joules.gross).sum();
     let watts = mean_watts(records);
     Row {
         n,
@@ -109,20 +83,20 @@ fn row(records: &[&Record]) -> Row {
         ipj: joules.filter(|j| *j > 0.0).map(|j| coverage / (j / count)),
         joules_per_query: joules.map(|j| j / count),
         seconds_per_query: Some(records.iter().map(|r| r.seconds).sum::<f64>() / count),
-        output_tokens: Some(records.iter().map(|r| f64::from(r.output_tokens)).sum::<f64>() / count),
+        output_tokens: Some(records.iter().map(|r| f64::from(r.tokens_out.unwrap_or(0))).sum::<f64>() / count),
     }
 }
 
 /// E\[W\]: the mean over queries of each query's mean power, as the paper's IPW takes it. None if one is not known.
 fn mean_watts(records: &[&Record]) -> Option<f64> {
-    let of = |r: &&Record| Some((r.prefill_j? + r.decode_j?) / (r.prefill_s + r.decode_s)).filter(|w| w.is_finite());
-    let sum: Option<f64> = records.iter().map(of).sum();
+    let sum: Option<f64> = records.iter().map(|r| r.watts()).sum();
     sum.filter(|_| !records.is_empty()).map(|sum| sum / f64::from(u32::try_from(records.len()).unwrap_or(u32::MAX)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::record::Joules;
     use crate::tables::check_text;
 
     fn record(id: u32, correct: bool, watts: f64, seconds: f64) -> Record {
@@ -130,13 +104,17 @@ mod tests {
             id: id.to_string(),
             domain: "Legal services".parse().unwrap(),
             correct: Some(correct),
-            input_tokens: 10,
-            output_tokens: 5,
-            prefill_s: seconds / 4.0,
-            decode_s: seconds * 3.0 / 4.0,
+            tokens_in: Some(10),
+            tokens_out: Some(5),
             seconds,
-            prefill_j: Some(watts * seconds / 4.0),
-            decode_j: Some(watts * seconds * 3.0 / 4.0),
+            ttft_s: Some(seconds / 4.0),
+            joules: Joules {
+                gross: Some(watts * seconds),
+                prefill: Some(watts * seconds / 4.0),
+                decode: Some(watts * seconds * 3.0 / 4.0),
+                ..Joules::default()
+            },
+            ..Record::default()
         }
     }
 
@@ -177,7 +155,7 @@ mod tests {
     #[test]
     fn one_query_without_joules_makes_them_unknown_and_never_zero() {
         let mut records = [record(1, true, 100.0, 2.0), record(2, false, 200.0, 1.0)];
-        records[1].decode_j = None;
+        records[1].joules = Joules::default();
         let table = of(&records, about());
         assert_eq!(table.basis, Basis::Unknown);
         assert_eq!((table.overall.ipw, table.overall.ipj, table.tokens.joules_per_input_token), (None, None, None));
