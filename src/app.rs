@@ -18,10 +18,13 @@ use crate::backend::retry::Budget;
 use crate::cache::Cache;
 use crate::classify::Classifier;
 use crate::clock;
-use crate::config::checked::Limits;
+use crate::config::checked::{Energy, Limits};
 use crate::config::{self, Config};
 use crate::edge::admin::{Admin, Page, Readiness};
 use crate::edge::{self, Drain, Serving, Settings};
+use crate::energy::ledger::Ledger;
+use crate::energy::meters::{Places, discover};
+use crate::energy::sampler;
 use crate::fault::{Fault, Kind};
 use crate::gate::{Conn, Gate};
 use crate::journal::{Journal, State as JournalState};
@@ -43,6 +46,8 @@ pub struct App {
     pub classifier: Arc<Classifier>,
     /// Extra attempts that fall-backs may make.
     pub budget: Mutex<Budget>,
+    /// What local answers take, where a meter can be read.
+    pub ledger: Option<Ledger>,
     /// Sizes and waits of the client's side.
     pub limits: Limits,
     /// Start, Unix seconds: `created` of the model list.
@@ -87,6 +92,7 @@ impl App {
             journal: Journal::open(&state.config.journal),
             classifier: Classifier::shipped(),
             budget: Mutex::new(Budget::new(clock::now())),
+            ledger: ledger(&state.config.energy),
             limits: limits.clone(),
             created: clock::unix_ms() / 1000,
             certificate,
@@ -183,6 +189,22 @@ impl App {
     }
 }
 
+/// The meters of this machine, read from now on; none if the configuration says so or no part of it has a sensor.
+fn ledger(energy: &Energy) -> Option<Ledger> {
+    if !energy.read_meters {
+        return None;
+    }
+    let ledger = Ledger::start(discover(&Places::of(energy)).meters, sampler::EVERY).unwrap_or_else(|e| {
+        tracing::warn!(error = %e, "the meters are not read: no thread for them");
+        None
+    });
+    if let Some(ledger) = &ledger {
+        let (rails, basis) = ledger.rails();
+        tracing::info!(rails = rails.join(", "), basis = basis.name(), "reading meters");
+    }
+    ledger
+}
+
 /// The relay has told the client; what is left is to abort the connection.
 fn broke_off(_: Broken) -> Fault {
     Fault::new(Kind::UpstreamCut, "the answer broke off")
@@ -212,6 +234,10 @@ impl Running {
     async fn ended(self) {
         let [data, admin] = self.serving;
         data.ended().await;
+        if let Some(ledger) = self.app.ledger.clone() {
+            // The last answers' entries wait for the meters.
+            let _ = tokio::task::spawn_blocking(move || ledger.settle()).await;
+        }
         self.app.journal.flush().await;
         self.watching.begin();
         admin.ended().await;

@@ -47,7 +47,7 @@ pub async fn ask(
         if attempt > 0 && !budget().take(clock::now()) {
             break;
         }
-        entry.asking(backend);
+        entry.asking(backend, app.ledger.as_ref());
         let timing = Timing { asked: clock::now(), waits: backend.config.waits };
         let more = attempt + 1 < order.len();
         match backend.ask(query, decision.cloud.as_ref()).await {

@@ -11,6 +11,7 @@ use crate::cache::Hit;
 use crate::classify::domain::Posterior;
 use crate::clock::{self, Instant};
 use crate::energy::Joules;
+use crate::energy::ledger::{Ledger, Running};
 use crate::fault::{Fault, Kind};
 use crate::journal::Journal;
 use crate::journal::record::{Outcome, Record};
@@ -33,6 +34,9 @@ pub struct Entry {
     /// Prompt tokens as estimated, for an answer that tells none.
     estimated_input: u32,
     answering: Option<Arc<Backend>>,
+    /// Its span of time on this machine's meters, if they are read.
+    running: Option<Running>,
+    first_token: Option<Instant>,
     /// The cloud backend that would have answered otherwise.
     baseline: Option<Arc<Backend>>,
     /// What the answer took, thrown away attempts left out; of an answer from the cache, what it took at the time.
@@ -51,8 +55,19 @@ impl Entry {
         };
         let record = Record { id: id.to_owned(), endpoint, arrived_ms: clock::unix_ms(), ..Record::default() };
         let (posterior, arrived) = (Posterior::none(), clock::now());
-        let (answering, baseline, own, wasted) = (None, None, Joules::UNKNOWN, Some(0.0));
-        Self { record, arrived, journal, posterior, estimated_input: 0, answering, baseline, own, wasted }
+        Self {
+            record,
+            arrived,
+            journal,
+            posterior,
+            estimated_input: 0,
+            answering: None,
+            running: None,
+            first_token: None,
+            baseline: None,
+            own: Joules::UNKNOWN,
+            wasted: Some(0.0),
+        }
     }
 
     /// Passes a result on; a fault is written down first.
@@ -91,8 +106,9 @@ impl Entry {
         self.baseline = decision.baseline.and_then(|index| state.backends.get(index)).cloned();
     }
 
-    /// A backend is being asked.
-    pub fn asking(&mut self, backend: &Arc<Backend>) {
+    /// A backend is being asked; one on this machine under the eyes of its meters.
+    pub fn asking(&mut self, backend: &Arc<Backend>, ledger: Option<&Ledger>) {
+        self.running = ledger.filter(|_| backend.runs_here()).and_then(Ledger::open);
         self.record.attempts += 1;
         self.answered_by(&backend.config.name, backend.config.place);
         self.answering = Some(Arc::clone(backend));
@@ -134,6 +150,7 @@ impl Entry {
         let cached = self.record.outcome == Outcome::Cached;
         self.record.status = Some(completion.status.as_u16());
         self.record.fault = completion.fault;
+        self.first_token = completion.first_token;
         let first = completion.first_token.or(completion.first_byte);
         self.record.ttft_ms = first.map(|at| at.duration_since(self.arrived).as_secs_f64() * 1e3);
         if completion.outcome != Outcome::Ok || !cached {
@@ -212,7 +229,19 @@ impl Drop for Entry {
             (self.record.fault, self.record.status) = (Some(bug.code()), Some(bug.status().as_u16()));
         }
         self.record.total_ms = clock::now().duration_since(self.arrived).as_secs_f64() * 1e3;
-        meter::count(&self.record);
-        self.journal.offer(std::mem::take(&mut self.record));
+        let mut record = std::mem::take(&mut self.record);
+        let Some(running) = self.running.take() else {
+            meter::count(&record);
+            return self.journal.offer(record);
+        };
+        // The meters have not seen the end yet: the entry waits for them beside the request path.
+        let (journal, tokens) = (self.journal.clone(), [record.input_tokens, record.output_tokens]);
+        running.close(self.first_token, tokens, move |measured| {
+            if let Some(measured) = measured {
+                record.measured(measured.joules);
+            }
+            meter::count(&record);
+            journal.offer(record);
+        });
     }
 }

@@ -36,7 +36,7 @@ use crate::engine::types::{Batch, KvUse, ModelSpec};
 use crate::fault::{Fault, Kind as FaultKind};
 use crate::meter;
 use crate::models::{self, Store};
-use crate::policy::types::{CloudPermit, State};
+use crate::policy::types::{CloudPermit, Place, State};
 use crate::predict::Outlook;
 
 use breaker::Phase;
@@ -62,6 +62,19 @@ enum Answering {
 }
 
 impl Backend {
+    /// Whether this machine's meters see it: a model in this process, or a local server reached over loopback.
+    pub fn runs_here(&self) -> bool {
+        let loopback = |host: &str| {
+            let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+            host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|a| a.is_loopback())
+        };
+        self.config.place == Place::Local
+            && match &self.config.kind {
+                Kind::Embedded(_) => true,
+                Kind::OpenAi(endpoint) => endpoint.base.host().is_some_and(loopback),
+            }
+    }
+
     /// Loads what the backend needs. A model or key that is missing switches it off; a bad table is an error.
     pub fn new(config: &checked::Backend, energy: &checked::Energy, before: Option<&Self>) -> Result<Self, String> {
         let outlook = Outlook::of(config, energy).map_err(|problems| problems.to_string())?;

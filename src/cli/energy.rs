@@ -65,7 +65,7 @@ pub fn run(file: Option<&Path>, args: &Args) -> ExitCode {
     if let Some(watts) = config.energy.cpu_tdp_w {
         estimate::set_tdp(watts);
     }
-    let found = discover(&Places { wall: config.energy.wall.clone(), ..Places::default() });
+    let found = discover(&Places::of(&config.energy));
     let (rails, absent) = (found.rails(), found.absent);
     say(&if args.json { line(&meters_json(&rails, &absent)) } else { meters_text(&rails, &absent) });
     if rails.is_empty() {

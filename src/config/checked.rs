@@ -263,6 +263,10 @@ pub struct Energy {
     pub cpu_tdp_w: Option<f64>,
     /// A meter at the plug.
     pub wall: Option<Wall>,
+    /// Where the kernel's device tree is seen; in a container it may be the host's under another name.
+    pub sysfs: PathBuf,
+    /// Whether a serving gateway reads the meters, so that the journal has what local answers took rather than what a table says.
+    pub read_meters: bool,
 }
 
 /// Where a meter at the plug is read.

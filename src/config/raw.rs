@@ -178,4 +178,6 @@ pub struct Energy {
     pub cpu_tdp_w: Option<f64>,
     pub wall_file: Option<String>,
     pub wall_command: Option<String>,
+    pub sysfs: Option<String>,
+    pub read_meters: Option<bool>,
 }

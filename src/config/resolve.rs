@@ -265,7 +265,9 @@ fn energy(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option
     )]
     let batch = batch?.map(|b| b as u32);
     let wall = wall(raw, around, problems);
-    Some(Energy { batch, pue: pue?, cpu_tdp_w: tdp?, wall })
+    let sysfs = around.base.join(raw.sysfs.as_deref().unwrap_or("/sys"));
+    let read_meters = raw.read_meters.unwrap_or(true);
+    Some(Energy { batch, pue: pue?, cpu_tdp_w: tdp?, wall, sysfs, read_meters })
 }
 
 /// A file relative to the configuration, or a program by its words; whether they can be read is for `wattroute energy`.

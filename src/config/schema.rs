@@ -1,7 +1,5 @@
-//! Every key of the file with its type, and the walk that finds all unknown and mistyped keys at once.
-//!
-//! serde stops at the first unknown field; people fix a file faster when they see all of them. What passes here
-//! deserialises into [`Raw`](super::raw::Raw) without error (a test fills every key).
+//! Every key of the file with its type, and the walk that finds all unknown and mistyped keys at once: serde stops at the
+//! first. What passes here deserialises into [`Raw`](super::raw::Raw) without error (a test fills every key).
 
 use config::{Value, ValueKind};
 use serde_json::{Map, Number, Value as Json};
@@ -108,6 +106,8 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("energy.pue", Shape::Numbers),
     ("energy.cpu_tdp_w", Shape::Float),
     ("energy.wall_file", Shape::Text),
+    ("energy.sysfs", Shape::Text),
+    ("energy.read_meters", Shape::Bool),
     ("energy.wall_command", Shape::Text),
 ];
 

@@ -188,7 +188,14 @@ fn at<T: Copy + Default>(three: &[T; 3], i: usize) -> T {
 mod tests {
     use super::*;
 
-    const ASSUMED: Energy = Energy { batch: [256, 64, 16], pue: [1.1, 1.2, 1.4], cpu_tdp_w: None, wall: None };
+    const ASSUMED: Energy = Energy {
+        batch: [256, 64, 16],
+        pue: [1.1, 1.2, 1.4],
+        cpu_tdp_w: None,
+        wall: None,
+        sysfs: std::path::PathBuf::new(),
+        read_meters: false,
+    };
 
     #[test]
     fn the_formula_gives_the_stated_examples() {

@@ -7,6 +7,7 @@ pub mod cloud;
 pub mod cost;
 pub mod estimate;
 pub mod idle;
+pub mod ledger;
 pub mod meters;
 pub mod sampler;
 pub mod series;

@@ -5,7 +5,8 @@
 //! written at most once, and exactly once unless it was counted as dropped; a disk that fails is tried again with
 //! growing pauses while serving goes on.
 //!
-//! What a crash costs: a killed process loses what was offered in its last 50 ms; a power cut loses what was
+//! What a crash costs: a killed process loses what was offered in its last 50 ms, and entries of local answers that wait
+//! for the machine's meters, at most two seconds (`energy::ledger`); a power cut loses what was
 //! written since the last checkpoint, at most [`writer::SYNC`] old.
 
 pub mod export;

@@ -79,6 +79,27 @@ pub struct Record {
     pub session: Option<u64>,
 }
 
+impl Record {
+    /// The meters saw what the answer took: this replaces the table's figure, in the saving too. Attempts that were thrown
+    /// away stay as they were told.
+    pub fn measured(&mut self, own: Joules) {
+        let total = match self.wasted_joules {
+            Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
+            _ => own,
+        };
+        if let Some(expected) = self.joules.replace(total) {
+            let moved = |saved: Option<f64>, was: Option<f64>, is: Option<f64>| Some(saved? + was? - is?);
+            let Saved { low, mid, high } = self.saved;
+            // The least that was saved is the cheapest baseline against the dearest answer.
+            self.saved = Saved {
+                low: moved(low, expected.high, total.high),
+                mid: moved(mid, expected.mid, total.mid),
+                high: moved(high, expected.low, total.low),
+            };
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

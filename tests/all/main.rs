@@ -12,6 +12,7 @@ mod hosts;
 mod journal;
 mod limits;
 mod local_decode;
+mod metered;
 mod misfortune;
 mod models_fetch;
 mod odd_framing;

@@ -134,6 +134,15 @@ impl Default for Places {
     }
 }
 
+impl Places {
+    /// Where this configuration says that meters are.
+    pub fn of(energy: &crate::config::checked::Energy) -> Self {
+        let class = energy.sysfs.join("class");
+        let (powercap, hwmon, supplies) = (class.join("powercap"), class.join("hwmon"), class.join("power_supply"));
+        Self { powercap, hwmon, supplies, wall: energy.wall.clone(), ..Self::default() }
+    }
+}
+
 /// Looks for every kind of meter. The estimator over processor time comes last and is always there on Linux.
 pub fn discover(places: &Places) -> Found {
     let mut found = Found::default();
