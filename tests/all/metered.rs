@@ -1,13 +1,13 @@
 //! A gateway on a machine with an energy counter: the journal has what answers took, not what a table expects.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use crate::support::answers::{CHUNKED, DONE, chunk, delta, finish, usage};
 use crate::support::gateway::{Plan, cloud, local};
@@ -17,13 +17,15 @@ const WATTS: f64 = 100.0;
 
 /// A powercap tree whose counter rises by a hundred watts.
 struct Counter {
+    sysfs: TempDir,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Counter {
-    fn start(sysfs: PathBuf) -> Self {
-        let zone = sysfs.join("class/powercap/intel-rapl:0");
+    fn start() -> Self {
+        let sysfs = tempfile::tempdir().unwrap();
+        let zone = sysfs.path().join("class/powercap/intel-rapl:0");
         fs::create_dir_all(&zone).unwrap();
         fs::write(zone.join("name"), "package-0\n").unwrap();
         fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
@@ -41,7 +43,12 @@ impl Counter {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        Self { stop, thread: Some(thread) }
+        Self { sysfs, stop, thread: Some(thread) }
+    }
+
+    /// `[energy]` of a machine that has it.
+    fn config(&self) -> String {
+        format!("[energy]\nsysfs = \"{}\"\n", self.sysfs.path().display())
     }
 }
 
@@ -64,9 +71,9 @@ fn slow() -> Vec<Step> {
 #[tokio::test]
 async fn an_answer_of_this_machine_is_charged_what_the_counter_counted() {
     let (near, far) = (Upstream::always(slow()).await, Upstream::always(slow()).await);
-    let plan = Plan::new(&(local("near", &near.base()) + &cloud("far", &far.base()) + "[energy]\nsysfs = \"sys\"\n"));
-    let _counter = Counter::start(plan.folder.path().join("sys"));
-    let gateway = plan.start().await;
+    let counter = Counter::start();
+    let text = local("near", &near.base()) + &cloud("far", &far.base()) + &counter.config();
+    let gateway = Plan::new(&text).start().await;
     for model in ["local/near", "cloud/far"] {
         assert_eq!(gateway.chat(model, true).await.status, 200);
     }
@@ -84,10 +91,9 @@ async fn an_answer_of_this_machine_is_charged_what_the_counter_counted() {
 #[tokio::test]
 async fn a_gateway_told_not_to_read_meters_keeps_to_its_tables() {
     let near = Upstream::always(slow()).await;
-    let text = local("near", &near.base()) + "[energy]\nsysfs = \"sys\"\nread_meters = false\n";
-    let plan = Plan::new(&text);
-    let _counter = Counter::start(plan.folder.path().join("sys"));
-    let gateway = plan.start().await;
+    let counter = Counter::start();
+    let text = local("near", &near.base()) + &counter.config() + "read_meters = false\n";
+    let gateway = Plan::new(&text).start().await;
     assert_eq!(gateway.chat("local/near", true).await.status, 200);
     let entries = gateway.finish().await;
     assert_ne!(entries[0]["joules_basis"], "counter", "{}", entries[0]);
