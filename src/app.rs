@@ -27,7 +27,8 @@ use crate::energy::meters::{Places, discover};
 use crate::energy::sampler;
 use crate::fault::{Fault, Kind};
 use crate::gate::{Conn, Gate};
-use crate::journal::{Journal, State as JournalState};
+use crate::journal::{Journal, State as JournalState, Tap};
+use crate::learn::Learning;
 use crate::relay::Broken;
 use crate::state::State;
 use crate::{meter, path};
@@ -42,6 +43,8 @@ pub struct App {
     pub cache: Cache,
     /// One entry per request.
     pub journal: Journal,
+    /// What traffic teaches about the tables.
+    learning: Arc<Learning>,
     /// Text to domains.
     pub classifier: Arc<Classifier>,
     /// Extra attempts that fall-backs may make.
@@ -86,10 +89,15 @@ impl App {
         let admin = edge::bind(server.admin, 1).map_err(|e| e.to_string())?;
         let (limits, grace, loopback) = (state.config.limits.clone(), server.grace, server.admin.ip().is_loopback());
         meter::install();
+        let learning = Arc::new(Learning::open(&state.config));
+        learning.attach(&state);
+        let learner = Arc::clone(&learning);
+        let tap: Tap = Box::new(move |record| learner.take(record));
         let app = Arc::new(Self {
             gate,
             cache: Cache::new(&state.config.cache),
-            journal: Journal::open(&state.config.journal),
+            journal: Journal::open_with(&state.config.journal, Some(tap)),
+            learning,
             classifier: Classifier::shipped(),
             budget: Mutex::new(Budget::new(clock::now())),
             ledger: ledger(&state.config.energy),
@@ -136,6 +144,7 @@ impl App {
         {
             tracing::warn!(%why, "the new certificate cannot be used; the old one stays");
         }
+        self.learning.attach(&state);
         self.state.store(Arc::new(state));
         self.cache.clear();
         Ok(restart)
@@ -164,7 +173,8 @@ impl App {
     }
 
     fn admin(self: Arc<Self>, loopback: bool) -> Admin {
-        let (metrics, ready, backends, journal) = (self.clone(), self.clone(), self.clone(), self);
+        let (metrics, ready, backends, learned, journal) =
+            (self.clone(), self.clone(), self.clone(), self.clone(), self);
         let mut pages: BTreeMap<&'static str, Page> = BTreeMap::new();
         pages.insert(
             "/admin/backends",
@@ -173,6 +183,7 @@ impl App {
                 state.backends.iter().map(|b| b.facts()).collect()
             }),
         );
+        pages.insert("/admin/learned", Box::new(move || learned.learning.facts()));
         pages.insert("/admin/journal", Box::new(move || json!(journal.journal.health())));
         Admin {
             metrics: Box::new(move || {

@@ -58,6 +58,7 @@ pub mod fetch;
 pub mod gate;
 pub mod headers;
 pub mod journal;
+pub mod learn;
 pub mod lla;
 pub mod meter;
 pub mod models;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{fail, say, serve};
+use crate::energy::carbon;
 use crate::energy::cloud;
 use crate::energy::estimate;
 use crate::energy::idle::{self, Idle};
@@ -130,7 +131,7 @@ fn at_rest(sampler: &Sampler, seconds: f64, as_json: bool) {
     }
 }
 
-/// The energy model of every cloud backend.
+/// The energy model of every cloud backend, and its grid.
 fn clouds(config: &crate::config::checked::Config, as_json: bool) -> ExitCode {
     let mut any = false;
     for backend in &config.backends {
@@ -140,17 +141,31 @@ fn clouds(config: &crate::config::checked::Config, as_json: bool) -> ExitCode {
             Err(why) => return fail(&format!("{}: {why}", backend.name)),
         };
         any = true;
+        let grid = match backend.region.as_deref().map(carbon::find).transpose() {
+            Ok(grid) => grid,
+            Err(why) => return fail(&format!("{}: energy.region: {why}", backend.name)),
+        };
+        let grams = grid.as_ref().and_then(|g| g.grams(model.output.times(1000.0)));
         say(&if as_json {
             line(&json!({ "backend": &*backend.name, "joules_per_output_token": model.output,
-                "joules_per_input_token": model.input, "derivation": model.derivation() }))
+                "joules_per_input_token": model.input, "derivation": model.derivation(), "grid": grid, "grams_per_1000_output_tokens": grams }))
         } else {
-            format!("{}\n{}\n", backend.name, model.derivation())
+            format!("{}\n{}\n{}\n", backend.name, model.derivation(), place(grid.as_ref(), grams))
         });
     }
     if !any && !as_json {
         say("no cloud backend of this configuration has an energy model; see [backends.NAME.energy]\n");
     }
     ExitCode::SUCCESS
+}
+
+/// The grid in words.
+fn place(grid: Option<&carbon::Grid>, grams: Option<carbon::Grams>) -> String {
+    let Some(grid) = grid else {
+        return "no place configured: energy.region of the backend names its grid\n".to_owned();
+    };
+    let each = grams.map(|g| format!("1000 output tokens: {:.2} g CO2e ({:.2} to {:.2})\n", g.mid, g.low, g.high));
+    format!("{}\n{}", grid.derivation(), each.unwrap_or_default())
 }
 
 fn line(document: &Value) -> String {

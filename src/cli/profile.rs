@@ -13,7 +13,8 @@ use crate::engine::Engine;
 use crate::engine::types::{Batch, ModelSpec};
 use crate::models::{self, Progress, Store};
 use crate::profile::{run, suite, table};
-use crate::tables::{Counts, Provenance, show};
+use crate::tables::make::About;
+use crate::tables::{Counts, Provenance, Setup, show};
 
 /// Ask a local model every question of a suite and write its table
 #[derive(clap::Args)]
@@ -115,7 +116,7 @@ fn progress(all: usize, done: usize) -> ProgressBar {
     bar
 }
 
-fn about(args: &Args, embedded: &Embedded, failed: u32, unscored: usize) -> table::About {
+fn about(args: &Args, embedded: &Embedded, failed: u32, unscored: usize) -> About {
     let processor = estimate::processor();
     let suite = args.suite.display();
     let limit = args.limit.map(|n| format!(" --limit {n}")).unwrap_or_default();
@@ -129,9 +130,10 @@ fn about(args: &Args, embedded: &Embedded, failed: u32, unscored: usize) -> tabl
     if unscored > 0 {
         notes.push(format!("{unscored} answers need a judge and are in no figure"));
     }
-    table::About {
+    About {
         model: args.model_name.clone().unwrap_or_else(|| embedded.model.clone()),
         device: format!("{} logical processors of {}", crate::config::env::cores(), name_or(&processor.name)),
+        runtime: "wattroute embedded".to_owned(),
         attention: embedded.attention.to_string(),
         basis: Basis::Utilisation,
         relative_uncertainty: Some(estimate::relative_uncertainty()),
@@ -144,6 +146,7 @@ fn about(args: &Args, embedded: &Embedded, failed: u32, unscored: usize) -> tabl
             counts: Counts::Exact,
             notes,
         },
+        setup: Setup::default(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `wattroute tables`: the tables inside this program and in files, shown and checked.
+//! `wattroute tables`: the tables inside this program and in files, shown, checked, compared and joined.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,20 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::say;
-use crate::config::problem::Problems;
+use crate::config::problem::{Problem, Problems};
+use crate::profile::table;
+use crate::tables::merge::Questions;
 use crate::tables::{self, Table, show};
 
 /// Arguments of `wattroute tables`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  wattroute tables show
+  wattroute tables show                                all shipped tables, best IPJ first
   wattroute tables show qwen3-8b@m4-max --json
-  wattroute tables check mine.json")]
+  wattroute tables check mine.json eval/tables         every problem with file, row and key
+  wattroute tables diff before.json after.json         what differs, and whether that is more than noise
+  wattroute tables diff a.json b.json --answers a.records.jsonl b.records.jsonl
+  wattroute tables merge chat.json code.json --out all.json")]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -38,6 +43,38 @@ enum Action {
         /// JSON files, or folders of them
         files: Vec<PathBuf>,
     },
+    /// Compare two tables: coverage and joules by domain with intervals, and whether a difference is more than noise
+    #[command(after_help = "Examples:
+  wattroute tables diff smollm2-135m qwen3-8b
+  wattroute tables diff softmax.json lla.json --answers softmax.records.jsonl lla.records.jsonl
+
+With the answers of both runs the same questions are compared pair by pair, which sees smaller differences.")]
+    Diff {
+        /// A shipped table or a JSON file
+        a: String,
+        /// Another
+        b: String,
+        /// The record files of both runs
+        #[arg(long, num_args = 2, value_names = ["A.records.jsonl", "B.records.jsonl"])]
+        answers: Option<Vec<PathBuf>>,
+    },
+    /// Join tables of one model on one machine, measured on different questions
+    #[command(after_help = "Examples:
+  wattroute tables merge mmlu.json gsm8k.json --out all.json
+  wattroute tables merge monday.json tuesday.json --pooled --out both.json
+
+Unlike tables (model, device, runtime, attention, basis, driver, power cap) are refused with what differs.")]
+    Merge {
+        /// JSON files
+        #[arg(required = true, num_args = 2..)]
+        files: Vec<PathBuf>,
+        /// Where the joined table goes
+        #[arg(long)]
+        out: PathBuf,
+        /// Join them even if they hold the same questions; intervals then come out too narrow
+        #[arg(long)]
+        pooled: bool,
+    },
 }
 
 /// Runs the command: 0 done and no problem, 1 otherwise.
@@ -46,7 +83,58 @@ pub fn run(args: &Args) -> ExitCode {
         Action::Show { name: Some(name) } => show_one(name, args.json),
         Action::Show { name: None } => list(args.json),
         Action::Check { files } => check(files, args.json),
+        Action::Diff { a, b, answers } => diff(a, b, answers.as_deref(), args.json),
+        Action::Merge { files, out, pooled } => merge(files, out, *pooled, args.json),
     }
+}
+
+fn named(name: &str) -> Result<Arc<Table>, Problems> {
+    let missing = || Problem::new("", "no such table").file(name).into();
+    tables::find(Some(Path::new(name)), name).and_then(|found| found.ok_or_else(missing))
+}
+
+fn diff(a: &str, b: &str, answers: Option<&[PathBuf]>, as_json: bool) -> ExitCode {
+    let (a, b) = match (named(a), named(b)) {
+        (Ok(a), Ok(b)) => (a, b),
+        (Err(problems), _) | (_, Err(problems)) => return fail(&problems, as_json),
+    };
+    let read = |path: &PathBuf| table::answers(path);
+    let answers = match answers {
+        Some([x, y]) => match (read(x), read(y)) {
+            (Ok(x), Ok(y)) => Some((x, y)),
+            (Err(why), _) | (_, Err(why)) => return super::fail(&why),
+        },
+        _ => None,
+    };
+    let found = tables::diff::diff(&a, &b, answers.as_ref().map(|(x, y)| (x.as_slice(), y.as_slice())));
+    if as_json {
+        return print_json(&json!(found));
+    }
+    say(&show::comparison(&found));
+    ExitCode::SUCCESS
+}
+
+fn merge(files: &[PathBuf], out: &Path, pooled: bool, as_json: bool) -> ExitCode {
+    let mut parts = Vec::new();
+    for file in files {
+        match tables::load(file) {
+            Ok(table) => parts.push(table),
+            Err(problems) => return fail(&problems, as_json),
+        }
+    }
+    let questions = if pooled { Questions::Pooled } else { Questions::Disjoint };
+    let table = match tables::merge::merge(&parts, questions) {
+        Ok(table) => table,
+        Err(why) => return super::fail(&why),
+    };
+    if let Err(why) = tables::save(&table, out) {
+        return super::fail(&why);
+    }
+    if as_json {
+        return print_json(&json!(table));
+    }
+    say(&show::text(&table));
+    ExitCode::SUCCESS
 }
 
 fn show_one(name: &str, as_json: bool) -> ExitCode {
@@ -62,13 +150,15 @@ fn show_one(name: &str, as_json: bool) -> ExitCode {
 }
 
 fn list(as_json: bool) -> ExitCode {
-    let found: Vec<(&str, Arc<Table>)> = tables::names().filter_map(|n| Some((n, tables::shipped(n)?))).collect();
+    let mut found: Vec<(&str, Arc<Table>)> = tables::names().filter_map(|n| Some((n, tables::shipped(n)?))).collect();
+    found.sort_by(|(_, a), (_, b)| b.overall.ipj.unwrap_or(-1.0).total_cmp(&a.overall.ipj.unwrap_or(-1.0)));
     if as_json {
         let each: Vec<Value> = found
             .iter()
             .map(|(name, t)| {
                 json!({ "name": name, "model": t.model, "device": t.device, "basis": t.basis.name(),
-                    "n": t.overall.n, "coverage": t.overall.coverage, "domains": t.domains.len() })
+                    "n": t.overall.n, "coverage": t.overall.coverage, "ipj": t.overall.ipj,
+                    "joules_per_query": t.overall.joules_per_query, "domains": t.domains.len() })
             })
             .collect();
         return print_json(&json!(each));
@@ -76,18 +166,20 @@ fn list(as_json: bool) -> ExitCode {
     let mut out = String::new();
     let _ = writeln!(
         out,
-        "{:<30} {:<34} {:<24} {:<12} {:>6} {:>8} domains",
-        "name", "model", "device", "basis", "n", "coverage"
+        "{:<28} {:<30} {:<34} {:<12} {:>6} {:>8} {:>10} {:>8} domains",
+        "name", "model", "device", "basis", "n", "coverage", "IPJ 1/J", "J/query"
     );
     for (name, t) in &found {
         let _ = writeln!(
             out,
-            "{name:<30} {:<34} {:<24} {:<12} {:>6} {:>8.3} {}",
+            "{name:<28} {:<30} {:<34} {:<12} {:>6} {:>8.3} {:>10} {:>8} {}",
             t.model,
             t.device,
             t.basis.name(),
             t.overall.n,
             t.overall.coverage,
+            t.overall.ipj.map_or_else(|| "-".to_owned(), |x| format!("{x:.2e}")),
+            t.overall.joules_per_query.map_or_else(|| "-".to_owned(), show::figure),
             t.domains.len()
         );
     }

@@ -48,6 +48,7 @@ pub fn backend(name: &str, raw: &raw::Backend, at: &str, around: &Around, proble
         price: price?,
         table: table.flatten(),
         energy: energy?,
+        region: raw.energy.region.clone(),
         waits: waits?,
         max_in_flight: max_in_flight?,
         off,

@@ -10,6 +10,7 @@ use http::Uri;
 use secrecy::SecretString;
 
 use super::attention::Attention;
+use super::energy::Learn;
 use crate::policy::types::{Capabilities, Place};
 
 /// Everything the program needs to start.
@@ -35,6 +36,8 @@ pub struct Config {
     pub cache: Cache,
     /// Assumptions about the cloud's energy.
     pub energy: Energy,
+    /// Whether the tables' figures follow the gateway's own traffic.
+    pub learning: Learn,
 }
 
 /// Listeners.
@@ -120,6 +123,8 @@ pub struct Backend {
     pub table: Option<PathBuf>,
     /// Energy model of a cloud backend; see `energy::cloud`.
     pub energy: EnergyModel,
+    /// Where it runs, if that is not where this machine stands: as `energy.region`.
+    pub region: Option<String>,
     /// Waits of this backend.
     pub waits: Waits,
     /// Requests in flight to it.
@@ -261,6 +266,8 @@ pub struct Energy {
     pub pue: [f64; 3],
     /// TDP of this machine's CPU in watts, when the shipped table lacks it.
     pub cpu_tdp_w: Option<f64>,
+    /// Where this machine stands: country, cloud region or g CO2e per kWh; see `energy::carbon`.
+    pub region: Option<String>,
     /// A meter at the plug.
     pub wall: Option<Wall>,
     /// Where the kernel's device tree is seen; in a container it may be the host's under another name.

@@ -7,6 +7,8 @@ pub mod address;
 pub mod attention;
 mod backends;
 pub mod checked;
+mod elsewhere;
+pub mod energy;
 pub mod env;
 pub mod problem;
 pub mod raw;

@@ -25,6 +25,8 @@ pub struct Raw {
     pub cache: Cache,
     /// Assumptions about energy.
     pub energy: Energy,
+    /// Whether tables follow the traffic.
+    pub learning: Option<String>,
 }
 
 /// `[server]`
@@ -126,6 +128,7 @@ pub struct BackendEnergy {
     pub points: Option<String>,
     pub active: Option<Vec<f64>>,
     pub total: Option<Vec<f64>>,
+    pub region: Option<String>,
 }
 
 /// `[backends.NAME.waits]`
@@ -176,6 +179,7 @@ pub struct Energy {
     pub batch: Option<Vec<f64>>,
     pub pue: Option<Vec<f64>>,
     pub cpu_tdp_w: Option<f64>,
+    pub region: Option<String>,
     pub wall_file: Option<String>,
     pub wall_command: Option<String>,
     pub sysfs: Option<String>,

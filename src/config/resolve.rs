@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::backends::backend;
-use super::checked::{Cache, Config, Energy, Journal, Limits, Policy, Wall};
+use super::checked::{Cache, Config, Journal, Limits, Policy};
+use super::energy;
 use super::env::Around;
 use super::problem::{Problems, did_you_mean, looks_secret, shown};
 use super::raw;
@@ -37,7 +38,8 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
     aliases(&raw.aliases, &names, &policy, &mut problems);
     let journal = journal(&raw.journal, around, &mut problems);
     let cache = cache(&raw.cache, &mut problems);
-    let energy = energy(&raw.energy, around, &mut problems);
+    let energy = energy::checked(&raw.energy, around, &mut problems);
+    let learning = energy::learning(raw.learning.as_deref(), &mut problems);
     let all = match (server, limits, journal, cache, energy) {
         (Some(server), Some(limits), Some(journal), Some(cache), Some(energy)) => Some(Config {
             file: None,
@@ -50,6 +52,7 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
             journal,
             cache,
             energy,
+            learning,
         }),
         _ => None,
     };
@@ -233,60 +236,4 @@ fn cache(raw: &raw::Cache, problems: &mut Problems) -> Option<Cache> {
     let ttl = span(raw.ttl.as_deref(), Duration::from_secs(3600), (1000, 30 * 86_400_000), "cache.ttl", problems);
     let (enabled, sampled) = (raw.enabled.unwrap_or(false), raw.sampled.unwrap_or(false));
     Some(Cache { enabled, sampled, max_bytes: max_bytes?, ttl: ttl? })
-}
-
-fn energy(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Energy> {
-    // Low, mid and high joules: a provider under heavy load, the middle of the measured curves, a lightly loaded one.
-    let batch = triple(raw.batch.as_deref().unwrap_or(&[256.0, 64.0, 16.0]));
-    let batch = batch.filter(|[a, b, c]| {
-        a >= b && b >= c && *c >= 1.0 && *a <= 65_536.0 && [a, b, c].iter().all(|x| x.fract() == 0.0)
-    });
-    let batch = batch.ok_or_else(|| {
-        "must be three whole numbers for low, mid and high joules, largest first, e.g. [256, 64, 16]".to_owned()
-    });
-    let batch = problems.keep("energy.batch", batch);
-    // The best published fleets, a large provider's average, an ordinary data centre.
-    let pue = triple(raw.pue.as_deref().unwrap_or(&[1.1, 1.2, 1.4]))
-        .filter(|[a, b, c]| 1.0 <= *a && a <= b && b <= c && *c <= 3.0);
-    let pue = problems.keep(
-        "energy.pue",
-        pue.ok_or_else(|| "must be three numbers from 1 to 3, smallest first, e.g. [1.1, 1.2, 1.4]".to_owned()),
-    );
-    let tdp = match raw.cpu_tdp_w {
-        Some(w) if !(1.0..=2000.0).contains(&w) => {
-            problems.keep("energy.cpu_tdp_w", Err("must be from 1 to 2000 W".to_owned()))
-        }
-        other => Some(other),
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "whole and from 1 to 65536, checked above"
-    )]
-    let batch = batch?.map(|b| b as u32);
-    let wall = wall(raw, around, problems);
-    let sysfs = around.base.join(raw.sysfs.as_deref().unwrap_or("/sys"));
-    let read_meters = raw.read_meters.unwrap_or(true);
-    Some(Energy { batch, pue: pue?, cpu_tdp_w: tdp?, wall, sysfs, read_meters })
-}
-
-/// A file relative to the configuration, or a program by its words; whether they can be read is for `wattroute energy`.
-fn wall(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Wall> {
-    match (raw.wall_file.as_deref(), raw.wall_command.as_deref()) {
-        (Some(_), Some(_)) => {
-            problems.add("energy.wall_command", "stands alone: remove wall_file or this".to_owned());
-            None
-        }
-        (Some(file), None) => Some(Wall::File(around.base.join(file))),
-        (None, Some(command)) if command.trim().is_empty() => {
-            problems.add("energy.wall_command", "is empty: name a program that prints watts".to_owned());
-            None
-        }
-        (None, Some(command)) => Some(Wall::Program(command.split_whitespace().map(str::to_owned).collect())),
-        (None, None) => None,
-    }
-}
-
-fn triple(values: &[f64]) -> Option<[f64; 3]> {
-    values.try_into().ok()
 }

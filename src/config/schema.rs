@@ -5,6 +5,7 @@ use config::{Value, ValueKind};
 use serde_json::{Map, Number, Value as Json};
 
 use super::attention;
+use super::elsewhere::ELSEWHERE;
 use super::problem::{Problems, did_you_mean, shown};
 
 /// What a key holds.
@@ -84,6 +85,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("backends.*.energy.points", Shape::Text),
     ("backends.*.energy.active", Shape::Numbers),
     ("backends.*.energy.total", Shape::Numbers),
+    ("backends.*.energy.region", Shape::Text),
     ("backends.*.waits.connect", Shape::Span),
     ("backends.*.waits.first_token", Shape::Span),
     ("backends.*.waits.gap", Shape::Span),
@@ -105,36 +107,12 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("energy.batch", Shape::Numbers),
     ("energy.pue", Shape::Numbers),
     ("energy.cpu_tdp_w", Shape::Float),
+    ("energy.region", Shape::Text),
     ("energy.wall_file", Shape::Text),
     ("energy.sysfs", Shape::Text),
     ("energy.read_meters", Shape::Bool),
     ("energy.wall_command", Shape::Text),
-];
-
-/// Words of other programs' files, and what they are called here.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("key", "key_env"),
-    ("api_key", "key_env"),
-    ("apikey", "key_env"),
-    ("token", "key_env"),
-    ("api_base", "base_url"),
-    ("url", "base_url"),
-    ("endpoint", "base_url"),
-    ("host", "listen"),
-    ("port", "listen"),
-    ("bind", "listen"),
-    ("address", "listen"),
-    ("timeout", "waits"),
-    ("type", "kind"),
-    ("provider", "kind"),
-    ("location", "place"),
-    ("cost", "price"),
-    ("models", "backends"),
-    ("providers", "backends"),
-    ("routing", "policy"),
-    ("router", "policy"),
-    ("logging", "journal"),
-    ("name", "tenant"),
+    ("learning", Shape::Text),
 ];
 
 /// The origin that the `config` crate gives to values from the environment.

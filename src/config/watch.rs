@@ -86,6 +86,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         ("server.admin", old.server.admin != new.server.admin),
         ("server.workers", old.server.workers != new.server.workers),
         ("server.tls", tls(old) != tls(new)),
+        ("learning", old.learning != new.learning),
         ("journal", journal(old) != journal(new) || retention(old) != retention(new)),
     ]
     .into_iter()

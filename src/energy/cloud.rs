@@ -192,6 +192,7 @@ mod tests {
         batch: [256, 64, 16],
         pue: [1.1, 1.2, 1.4],
         cpu_tdp_w: None,
+        region: None,
         wall: None,
         sysfs: std::path::PathBuf::new(),
         read_meters: false,

@@ -37,6 +37,9 @@ pub struct Journal {
     inner: Arc<Inner>,
 }
 
+/// Sees each entry after it was written. What it takes, the next group waits for: it must not block.
+pub type Tap = Box<dyn FnMut(&Record) + Send>;
+
 /// What `/readyz`, `/metrics` and `check` tell about the journal.
 #[derive(Clone, Debug, Serialize)]
 pub struct Health {
@@ -69,6 +72,11 @@ pub enum State {
 impl Journal {
     /// Starts the writer. Never fails: a file that cannot be opened is tried again, and [`Journal::health`] says why.
     pub fn open(config: &checked::Journal) -> Self {
+        Self::open_with(config, None)
+    }
+
+    /// The same; `tap` sees each entry after it was written, on the writer's thread.
+    pub fn open_with(config: &checked::Journal, tap: Option<Tap>) -> Self {
         let shared = Arc::new(Shared::new(config));
         if !config.enabled {
             shared.set_state(State::Off);
@@ -77,7 +85,7 @@ impl Journal {
         let theirs = Arc::clone(&shared);
         let settings = config.clone();
         let started =
-            std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer::run(&theirs, &settings));
+            std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer::run(&theirs, &settings, tap));
         let writer = match started {
             Ok(handle) => Some(handle),
             Err(e) => {

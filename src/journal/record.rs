@@ -61,6 +61,8 @@ pub struct Record {
     pub token_source: Option<&'static str>,
     /// Joules of the answer, from actual token counts; wasted attempts included.
     pub joules: Option<Joules>,
+    /// Meters of this machine saw them; else they are the table's.
+    pub metered: bool,
     /// Of those, spent on attempts that were thrown away.
     pub wasted_joules: Option<f64>,
     /// Baseline minus `joules`.
@@ -83,6 +85,7 @@ impl Record {
     /// The meters saw what the answer took: this replaces the table's figure, in the saving too. Attempts that were thrown
     /// away stay as they were told.
     pub fn measured(&mut self, own: Joules) {
+        self.metered = true;
         let total = match self.wasted_joules {
             Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
             _ => own,

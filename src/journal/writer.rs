@@ -12,7 +12,7 @@ use super::file::{self, JournalError};
 use super::record::Record;
 use super::rows::{self, Words};
 use super::schema::{HOUR_MS, ID_BITS, TABLES, id_floor};
-use super::{Refusals, Shared, State};
+use super::{Refusals, Shared, State, Tap};
 use crate::clock::{self, Instant};
 use crate::config::checked;
 
@@ -30,12 +30,12 @@ const PRUNE_ROWS: i64 = 2000;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
 /// Until the handle is dropped.
-pub fn run(shared: &Shared, config: &checked::Journal) {
+pub fn run(shared: &Shared, config: &checked::Journal, tap: Option<Tap>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return shared.failed(&format!("the writer's runtime did not start: {}", e.kind())),
     };
-    let mut writer = Writer::new(shared, config);
+    let mut writer = Writer::new(shared, config, tap);
     loop {
         let (group, stop) = writer.collect();
         let done = runtime.block_on(writer.write(group));
@@ -53,6 +53,7 @@ pub fn run(shared: &Shared, config: &checked::Journal) {
 struct Writer<'a> {
     shared: &'a Shared,
     config: &'a checked::Journal,
+    tap: Option<Tap>,
     db: Option<SqliteConnection>,
     /// Taken off the queue and not yet on disk.
     pending: Vec<(i64, Box<Record>)>,
@@ -66,10 +67,11 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(shared: &'a Shared, config: &'a checked::Journal) -> Self {
+    fn new(shared: &'a Shared, config: &'a checked::Journal, tap: Option<Tap>) -> Self {
         Self {
             shared,
             config,
+            tap,
             db: None,
             pending: Vec::new(),
             refusals: Refusals::new(),
@@ -142,6 +144,9 @@ impl<'a> Writer<'a> {
         let sql = |e: sqlx::Error| JournalError::of(path, &e);
         insert_all(db, &self.pending, &self.refusals, &mut self.words).await.map_err(sql)?;
         self.shared.wrote(self.pending.len() as u64);
+        if let Some(tap) = &mut self.tap {
+            self.pending.iter().for_each(|(_, record)| tap(record));
+        }
         self.pending.clear();
         self.refusals.clear();
         self.dirty = true;

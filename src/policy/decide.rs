@@ -114,6 +114,7 @@ fn alternatives(bench: &Bench<'_>, chosen: Option<usize>, order: &[Ranked]) -> A
         joules: c.joules,
         usd: c.usd,
         seconds: c.seconds,
+        gco2e: c.gco2e,
         eligible: verdict.ready(),
         why_not: match verdict.why() {
             Some(why) => Some(why.to_owned()),

@@ -62,6 +62,11 @@ pub fn to_text(decision: &Decision, caution: Option<&str>) -> String {
     for (i, a) in decision.alternatives.iter().enumerate() {
         line(&mut out, a, decision.chosen == Some(i), widest);
     }
+    for a in decision.alternatives.iter() {
+        if let Some(g) = a.gco2e {
+            let _ = writeln!(out, "  {}: {} g CO2e ({} to {})", a.backend, short(g.mid), short(g.low), short(g.high));
+        }
+    }
     if let Some(caution) = caution {
         let _ = writeln!(out, "\n{caution}");
     }

@@ -111,6 +111,8 @@ impl StandIn {
             usd: self.usd,
             seconds: self.seconds,
             output_tokens: 200.0,
+            grid_g_per_kwh: None,
+            gco2e: None,
         }
     }
 }

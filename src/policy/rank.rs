@@ -119,10 +119,11 @@ fn cost(policy: &Policy, c: &Candidate) -> f64 {
 }
 
 fn carbon(policy: &Policy, c: &Candidate) -> f64 {
-    let grams = match c.place {
+    let assumed = match c.place {
         Place::Local => policy.grid_g_per_kwh.local,
         Place::Cloud => policy.grid_g_per_kwh.cloud,
     };
+    let grams = c.grid_g_per_kwh.unwrap_or(assumed);
     c.joules.mid.map_or(f64::NAN, |j| j / JOULES_PER_KWH * grams)
 }
 

@@ -34,6 +34,8 @@ pub fn candidate(backend: &str, p: f64, joules: Option<f64>) -> Candidate {
         usd: None,
         seconds: None,
         output_tokens: 200.0,
+        grid_g_per_kwh: None,
+        gco2e: None,
     }
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::query::Needs;
 use crate::classify::domain::{Domain, Posterior};
 use crate::energy::Joules;
+use crate::energy::carbon::Grams;
 
 /// Where a backend runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,6 +82,10 @@ pub struct Candidate {
     pub seconds: Option<f64>,
     /// Predicted generated tokens.
     pub output_tokens: f64,
+    /// g CO2e per kWh where it runs; none leaves it to the policy's assumption.
+    pub grid_g_per_kwh: Option<f64>,
+    /// Predicted CO2e, if the place is configured.
+    pub gco2e: Option<Grams>,
 }
 
 /// Whether a backend can take a query now.
@@ -201,6 +206,9 @@ pub struct Alternative {
     pub usd: Option<f64>,
     /// Predicted seconds.
     pub seconds: Option<f64>,
+    /// Predicted grams of CO2e, if the place is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gco2e: Option<Grams>,
     /// Could have been chosen.
     pub eligible: bool,
     /// Why it could not, or why it was not.

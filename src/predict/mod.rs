@@ -3,18 +3,24 @@
 //! Pure. [`Outlook`] does the slow part once per backend (shrinkage, the cloud's energy model); per query there are only
 //! sums over 23 domains. Falls back step by step and says so: the table, the stated energy model, a prior, unknown.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod learn;
+mod tell;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::classify::domain::{DOMAINS, Domain, Posterior};
-use crate::config::checked::{Backend, Energy, EnergyModel, Kind, Price};
+use crate::config::checked::{Backend, Energy, Kind, Price};
 use crate::config::problem::{Problem, Problems};
+use crate::energy::carbon::{self, Grid};
 use crate::energy::cloud::Model;
 use crate::energy::{Basis, Joules};
 use crate::policy::types::{Candidate, Capabilities, Chance, Place, State};
 use crate::tables::stats::Shrunk;
 use crate::tables::{self, Row, Table};
+use learn::Factors;
+
+pub use tell::{has_energy, question_sets};
 
 /// Generated tokens where no table says: the mean of the Azure 2023 conversation trace (19,366 requests).
 pub const OUTPUT_TOKENS: f64 = 211.0;
@@ -38,6 +44,10 @@ pub struct Outlook {
     pub table: Option<Arc<Table>>,
     /// The stated cloud model, if there is one.
     pub cloud: Option<Model>,
+    /// The grid of its place, if the configuration names one.
+    pub grid: Option<Grid>,
+    /// What its own traffic has taught beyond the table.
+    pub factors: Arc<Factors>,
     price: Option<Price>,
     shrunk: Option<Shrunk>,
     outputs: [f64; DOMAINS],
@@ -57,9 +67,16 @@ impl Outlook {
             None
         });
         let cloud = problems.keep(&format!("{at}.energy.points"), Model::new(&backend.energy, assumed));
+        let here = assumed.region.as_ref().filter(|_| backend.place == Place::Local);
+        let (key, place) = match &backend.region {
+            Some(own) => (format!("{at}.energy.region"), Some(own)),
+            None => ("energy.region".to_owned(), here),
+        };
+        let grid = place.and_then(|place| problems.keep(&key, carbon::find(place)));
         let mut made = Self::new(Arc::clone(&backend.name), backend.place, backend.caps, table);
         made.cloud = cloud.flatten();
         made.price = backend.price;
+        made.grid = grid;
         problems.finish(Some(made))
     }
 
@@ -73,23 +90,37 @@ impl Outlook {
                 *cell = own.or(table.overall.output_tokens).unwrap_or(OUTPUT_TOKENS);
             }
         }
-        Self { backend, place, caps, table, cloud: None, price: None, shrunk, outputs }
+        Self {
+            backend,
+            place,
+            caps,
+            table,
+            cloud: None,
+            grid: None,
+            factors: Arc::default(),
+            price: None,
+            shrunk,
+            outputs,
+        }
     }
 
     /// What this backend would make of one query. `max_output` is the client's limit on generated tokens.
     pub fn candidate(&self, posterior: &Posterior, input: u32, max_output: Option<u32>, state: State) -> Candidate {
         let output = self.output_tokens(posterior, input, max_output);
         let read = f64::from(input);
+        let joules = self.joules(posterior, read, output);
         Candidate {
             backend: Arc::clone(&self.backend),
             place: self.place,
             state,
             caps: self.caps,
             chance: self.chance(posterior),
-            joules: self.joules(posterior, read, output),
+            joules,
             usd: self.usd(read, output),
             seconds: self.seconds(read, output),
             output_tokens: output,
+            grid_g_per_kwh: self.grid.as_ref().map(|g| g.mid),
+            gco2e: self.grid.as_ref().and_then(|g| g.grams(joules)),
         }
     }
 
@@ -103,13 +134,19 @@ impl Outlook {
 
     /// Expected generated tokens, within the client's limit and what the context leaves.
     pub fn output_tokens(&self, posterior: &Posterior, input: u32, max_output: Option<u32>) -> f64 {
-        let expected: f64 = posterior.0.iter().zip(self.outputs).map(|(p, o)| f64::from(*p) * o).sum();
+        let each = posterior.0.iter().zip(self.outputs).zip(self.factors.outputs());
+        let expected: f64 = each.map(|((p, o), factor)| f64::from(*p) * o * factor).sum();
         let left = self.caps.context.saturating_sub(input);
         expected.min(f64::from(max_output.unwrap_or(u32::MAX))).min(f64::from(left)).max(1.0)
     }
 
-    /// Energy of a query of `input` and `output` tokens: the table per token, else the stated model, else the table per query.
+    /// Energy of a query of `input` and `output` tokens, with what was learned of it.
     pub fn joules(&self, posterior: &Posterior, input: f64, output: f64) -> Joules {
+        self.tabled_joules(posterior, input, output).times(self.factors.joules())
+    }
+
+    /// The same by the table per token, else by the stated model, else by the table per query.
+    pub fn tabled_joules(&self, posterior: &Posterior, input: f64, output: f64) -> Joules {
         let table = self.table.as_deref().filter(|t| t.basis != Basis::Unknown);
         let spread = table.and_then(|t| t.tokens.relative_uncertainty).unwrap_or(UNCERTAIN).clamp(0.0, 1.0);
         let around = |mid: f64, basis: Basis| Joules::range(mid * (1.0 - spread), mid, mid * (1.0 + spread), basis);
@@ -124,48 +161,37 @@ impl Outlook {
         whole.map_or(Joules::UNKNOWN, |(mid, basis)| around(mid, basis))
     }
 
-    /// How the joules come about, for people.
-    pub fn derivation(&self) -> String {
-        let table = self.table.as_deref().filter(|t| t.basis != Basis::Unknown);
-        if let Some((t, j)) = table.and_then(|t| Some((t, t.tokens.joules_per_output_token?))) {
-            let input = t
-                .tokens
-                .joules_per_input_token
-                .map_or_else(|| "unknown, taken as part of the output".to_owned(), |x| format!("{x:.4}"));
-            return format!(
-                "table of {} on {}: {j:.4} J per output token, {input} J per input token, basis {} ({})",
-                t.model,
-                t.device,
-                t.basis.name(),
-                t.provenance.source
-            );
-        }
-        if let Some(model) = &self.cloud {
-            return model.derivation().to_owned();
-        }
-        match table.and_then(|t| Some((t, t.overall.joules_per_query?))) {
-            Some((t, j)) => {
-                format!("table of {} on {}: {j:.0} J per query, basis {}", t.model, t.device, t.basis.name())
-            }
-            None => "joules unknown: no table with joules and no energy model".to_owned(),
-        }
-    }
-
     /// Price in US dollars; none without a price.
     pub fn usd(&self, input: f64, output: f64) -> Option<f64> {
         self.price.map(|p| (p.input * input + p.output * output) / 1e6)
     }
 
-    /// Seconds to the last token.
+    /// Seconds to the last token, with what was learned of them.
     pub fn seconds(&self, input: f64, output: f64) -> Option<f64> {
-        let tokens = self.table.as_deref().map(|t| &t.tokens);
-        let write = tokens.and_then(|t| t.output_tokens_per_s).map(|rate| output / rate);
-        if let (Some(t), Some(write)) = (tokens, write) {
-            let read = t.input_tokens_per_s.map(|rate| input / rate).or(t.ttft_s);
-            return Some(read.unwrap_or(0.0) + write);
+        let first = self.first_s(input).map(|s| s * self.factors.first());
+        match self.rest_s(output) {
+            Some(rest) => Some(first.unwrap_or(0.0) + rest * self.factors.rest()),
+            None => self.table.as_deref().and_then(|t| t.overall.seconds_per_query),
         }
-        let modelled = self.cloud.as_ref().and_then(|m| m.seconds_per_output).map(|s| s * output);
-        modelled.or_else(|| self.table.as_deref().and_then(|t| t.overall.seconds_per_query))
+    }
+
+    /// Seconds to the first token by the table.
+    pub fn first_s(&self, input: f64) -> Option<f64> {
+        let tokens = self.table.as_deref().map(|t| &t.tokens).filter(|t| t.output_tokens_per_s.is_some())?;
+        tokens.input_tokens_per_s.map(|rate| input / rate).or(tokens.ttft_s)
+    }
+
+    /// Seconds from there to the last token by the table, else by the stated model.
+    pub fn rest_s(&self, output: f64) -> Option<f64> {
+        let rate = self.table.as_deref().and_then(|t| t.tokens.output_tokens_per_s);
+        let modelled = || self.cloud.as_ref().and_then(|m| m.seconds_per_output).map(|s| s * output);
+        rate.map(|rate| output / rate).or_else(modelled)
+    }
+
+    /// Generated tokens that the table expects in a domain.
+    pub fn tabled_output(&self, domain: Domain) -> Option<f64> {
+        self.table.as_ref()?;
+        self.outputs.get(domain.index()).copied()
     }
 }
 
@@ -235,39 +261,10 @@ fn placed(mut problem: Problem, at: &str, named: Option<&Path>) -> Problem {
     problem
 }
 
-/// A sentence if the tables of these backends were measured on different questions: then their P(correct) compare only
-/// roughly, and a difference may be that of the questions.
-pub fn question_sets<'a>(outlooks: impl IntoIterator<Item = &'a Outlook>) -> Option<String> {
-    let mut sets: BTreeMap<BTreeSet<&str>, Vec<&str>> = BTreeMap::new();
-    for outlook in outlooks {
-        let Some(table) = outlook.table.as_deref() else { continue };
-        let suites = table.provenance.suites.iter().map(String::as_str).collect();
-        sets.entry(suites).or_default().push(&outlook.backend);
-    }
-    if sets.len() < 2 {
-        return None;
-    }
-    let told = |(suites, backends): (BTreeSet<&str>, Vec<&str>)| {
-        let suites = suites.into_iter().collect::<Vec<_>>().join(", ");
-        format!("{} on {}", backends.join(" and "), if suites.is_empty() { "questions not named" } else { &suites })
-    };
-    let each: Vec<String> = sets.into_iter().map(told).collect();
-    Some(format!("P(correct) was measured on different questions and compares only roughly: {}", each.join("; ")))
-}
-
-/// Whether a backend's configuration names an energy model at all; for what `check` warns about.
-pub fn has_energy(outlook: &Outlook, stated: &EnergyModel) -> bool {
-    let table = outlook.table.as_deref();
-    let measured = table.is_some_and(|t| {
-        t.basis != Basis::Unknown
-            && (t.tokens.joules_per_output_token.is_some() || t.overall.joules_per_query.is_some())
-    });
-    measured || !matches!(stated, EnergyModel::Table | EnergyModel::Unknown)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::checked::EnergyModel;
     use crate::policy::sample::ALL;
     use crate::tables::shipped;
 
@@ -341,6 +338,7 @@ mod tests {
             batch: [256, 64, 16],
             pue: [1.1, 1.2, 1.4],
             cpu_tdp_w: None,
+            region: None,
             wall: None,
             sysfs: std::path::PathBuf::new(),
             read_meters: false,

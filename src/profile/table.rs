@@ -1,172 +1,216 @@
-//! Records to a table: pure statistics.
+//! A record file to a table: who was asked and how it was measured from its runs, the figures from its answers.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::record::Record;
-use crate::classify::domain::Domain;
+use super::record::{self, File, Record, Run};
 use crate::energy::Basis;
-use crate::tables::stats::wilson;
-use crate::tables::{Provenance, Row, Table, TokenCosts};
+use crate::tables::make::{self, About, Asked, Verdict};
+use crate::tables::{Counts, Provenance, Setup, Table};
 
-/// What the table says of itself.
-pub struct About {
-    /// Model name as people write it.
-    pub model: String,
-    /// What it ran on.
-    pub device: String,
-    /// Attention settings.
-    pub attention: String,
-    /// Where the joules come from.
-    pub basis: Basis,
-    /// Relative uncertainty of the joules.
-    pub relative_uncertainty: Option<f64>,
-    /// How it came to be.
-    pub provenance: Provenance,
-}
-
-/// The table of a set of records. Those that were not scored leave accuracy and energy alike.
-pub fn of(all_records: &[Record], about: About) -> Table {
-    let records: Vec<&Record> = all_records.iter().filter(|r| r.correct.is_some()).collect();
-    let mut by_domain: BTreeMap<Domain, Vec<&Record>> = BTreeMap::new();
-    for record in &records {
-        by_domain.entry(record.domain).or_default().push(record);
-    }
-    let known = records.iter().all(|r| r.joules.prefill.is_some() && r.joules.decode.is_some()) && !records.is_empty();
-    let sum = |f: &dyn Fn(&Record) -> f64| records.iter().map(|r| f(r)).sum::<f64>();
-    let ratio = |a: f64, b: f64| (b > 0.0).then_some(a / b);
-    let (input, output) =
-        (sum(&|r| f64::from(r.tokens_in.unwrap_or(0))), sum(&|r| f64::from(r.tokens_out.unwrap_or(0))));
-    let (prefill_s, decode_s) = (sum(&|r| r.ttft_s.unwrap_or(0.0)), sum(&Record::decode_s));
-    let prefill_j = sum(&|r| r.joules.prefill.unwrap_or(0.0));
-    let decode_j = sum(&|r| r.joules.decode.unwrap_or(0.0));
-    let tokens = TokenCosts {
-        joules_per_input_token: ratio(prefill_j, input).filter(|_| known),
-        joules_per_output_token: ratio(decode_j, output).filter(|_| known),
-        relative_uncertainty: about.relative_uncertainty.filter(|_| known),
-        ttft_s: ratio(prefill_s, f64::from(u32::try_from(records.len()).unwrap_or(u32::MAX))),
-        input_tokens_per_s: ratio(input, prefill_s),
-        output_tokens_per_s: ratio(output, decode_s),
-        watts: mean_watts(&records),
+/// The table of a record file. `model` is the name people know it by; none takes the configured one.
+///
+/// # Errors
+/// The file has no run: nothing says what was measured.
+pub fn of_file(file: &File, model: Option<&str>) -> Result<Table, String> {
+    let Some(run) = file.runs.last() else { return Err("the record file says of no run what was asked".to_owned()) };
+    let about = About {
+        model: model.unwrap_or(&run.model).to_owned(),
+        device: run.device.clone(),
+        runtime: run.runtime.clone(),
+        attention: run.attention.clone(),
+        basis: basis(file, run),
+        relative_uncertainty: uncertainty(&file.answers),
+        provenance: provenance(file, run),
+        setup: setup(run),
     };
-    Table {
-        schema: 1,
-        model: about.model,
-        device: about.device,
-        runtime: "wattroute embedded".to_owned(),
-        attention: about.attention,
-        basis: if known { about.basis } else { Basis::Unknown },
-        provenance: about.provenance,
-        tokens,
-        overall: row(&records),
-        domains: by_domain.iter().map(|(domain, rows)| (*domain, row(rows))).collect(),
+    Ok(of(&file.answers, about))
+}
+
+/// The table of these answers.
+pub fn of(records: &[Record], about: About) -> Table {
+    let asked: Vec<Asked> = records.iter().map(asked).collect();
+    make::table(&asked, about)
+}
+
+/// The answers of a record file, as statistics take them.
+///
+/// # Errors
+/// The file cannot be read, or a line is no record.
+pub fn answers(path: &Path) -> Result<Vec<Asked>, String> {
+    Ok(record::read(path)?.answers.iter().map(asked).collect())
+}
+
+/// A record as statistics take it.
+pub fn asked(record: &Record) -> Asked {
+    let verdict = match (record.correct, &record.error) {
+        (Some(true), _) => Verdict::Right,
+        (Some(false), _) => Verdict::Wrong,
+        (None, Some(_)) => Verdict::Failed,
+        (None, None) => Verdict::Unscored,
+    };
+    Asked {
+        id: format!("{}/{}", record.suite, record.id),
+        domain: record.domain,
+        verdict,
+        streams: record.streams.max(1),
+        input: record.tokens_in.map(f64::from),
+        output: record.tokens_out.map(f64::from),
+        first_s: record.ttft_s,
+        seconds: record.seconds,
+        gross_j: record.joules.gross,
+        net_j: record.joules.net,
+        prefill_j: record.joules.prefill,
+        decode_j: record.joules.decode,
+        gap_p50_s: record.gap_p50_s,
+        gap_p99_s: record.gap_p99_s,
     }
 }
 
-/// Figures of one set of records. IPW and IPJ are ratios of means: E\[acc\] / E\[W\], E\[acc\] / E\[J\].
-fn row(records: &[&Record]) -> Row {
-    let n = u32::try_from(records.len()).unwrap_or(u32::MAX);
-    let correct = u32::try_from(records.iter().filter(|r| r.correct == Some(true)).count()).unwrap_or(u32::MAX);
-    let (coverage_low, coverage_high) = wilson(correct, n);
-    let count = f64::from(n.max(1));
-    let coverage = f64::from(correct) / count;
-    let joules: Option<f64> = records.iter().map(|r| r.joules.gross).sum();
-    let watts = mean_watts(records);
-    Row {
-        n,
-        correct,
-        coverage,
-        coverage_low,
-        coverage_high,
-        baseline_coverage: None,
-        gain: None,
-        ipw: watts.filter(|w| *w > 0.0).map(|w| coverage / w),
-        ipj: joules.filter(|j| *j > 0.0).map(|j| coverage / (j / count)),
-        joules_per_query: joules.map(|j| j / count),
-        seconds_per_query: Some(records.iter().map(|r| r.seconds).sum::<f64>() / count),
-        output_tokens: Some(records.iter().map(|r| f64::from(r.tokens_out.unwrap_or(0))).sum::<f64>() / count),
+/// The weakest of all answers'.
+fn basis(file: &File, run: &Run) -> Basis {
+    let each = file.answers.iter().filter(|r| r.joules.gross.is_some()).filter_map(|r| r.joules.basis);
+    each.max().or(run.basis).unwrap_or(Basis::Unknown)
+}
+
+/// Mean relative uncertainty by joules; none where an answer states none.
+fn uncertainty(answers: &[Record]) -> Option<f64> {
+    let (mut weight, mut sum) = (0.0, 0.0);
+    for joules in answers.iter().map(|r| &r.joules) {
+        let Some(gross) = joules.gross else { continue };
+        let range = joules.low.zip(joules.high).map(|(low, high)| (high - low) / 2.0 / gross);
+        sum += gross * joules.uncertainty.or(range)?;
+        weight += gross;
+    }
+    Some(sum / weight).filter(|u| u.is_finite() && *u > 0.0)
+}
+
+fn setup(run: &Run) -> Setup {
+    let total: Vec<_> = run.rails.iter().filter(|r| r.total).collect();
+    let caps: Vec<f64> = total.iter().filter_map(|r| r.cap_w).collect();
+    let idle: Option<f64> = total.iter().map(|r| r.idle_w).sum();
+    let ours = run.runtime == "wattroute embedded";
+    Setup {
+        driver: run.driver.clone(),
+        power_cap_w: (!caps.is_empty()).then(|| caps.iter().sum()).filter(|w| *w > 0.0),
+        runtime_version: (ours && !run.version.is_empty()).then(|| run.version.clone()),
+        suite_hashes: run.suites.iter().map(|s| s.hash.clone()).filter(|h| !h.is_empty()).collect(),
+        idle_w: idle.filter(|w| *w > 0.0),
+        repeats: (run.repeats > 1).then_some(run.repeats),
+        baseline: None,
     }
 }
 
-/// E\[W\]: the mean over queries of each query's mean power, as the paper's IPW takes it. None if one is not known.
-fn mean_watts(records: &[&Record]) -> Option<f64> {
-    let sum: Option<f64> = records.iter().map(|r| r.watts()).sum();
-    sum.filter(|_| !records.is_empty()).map(|sum| sum / f64::from(u32::try_from(records.len()).unwrap_or(u32::MAX)))
+fn provenance(file: &File, run: &Run) -> Provenance {
+    let mut notes = vec!["greedy; intervals are the spread of the questions".to_owned()];
+    notes.extend((!run.scope.is_empty()).then(|| run.scope.clone()));
+    if file.runs.len() > 1 {
+        notes.push(format!("{} runs of one record file", file.runs.len()));
+    }
+    let thrown: f64 = file.replaced.iter().filter_map(|r| r.joules.gross).sum();
+    if !file.replaced.is_empty() {
+        notes.push(format!(
+            "{} attempts that failed and were repeated took {thrown:.1} J beside this",
+            file.replaced.len()
+        ));
+    }
+    Provenance {
+        source: "wattroute profile".to_owned(),
+        date: run.at.get(..10).unwrap_or("unknown").to_owned(),
+        command: Some(run.command.clone()).filter(|c| !c.is_empty()),
+        suites: run.suites.iter().map(|s| format!("{} ({} questions)", s.name, s.questions)).collect(),
+        licence: "Apache-2.0".to_owned(),
+        counts: Counts::Exact,
+        notes,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::{Joules, RailAbout, Source};
     use super::*;
-    use crate::profile::record::Joules;
     use crate::tables::check_text;
 
-    fn record(id: u32, correct: bool, watts: f64, seconds: f64) -> Record {
+    fn record(id: u32, correct: Option<bool>, watts: f64, seconds: f64) -> Record {
+        let part = |share: f64| Some(watts * seconds * share);
         Record {
             id: id.to_string(),
             domain: "Legal services".parse().unwrap(),
-            correct: Some(correct),
-            tokens_in: Some(10),
-            tokens_out: Some(5),
+            streams: 1,
+            correct,
+            tokens_in: Some(10 + id % 7),
+            tokens_out: Some(5 + id % 3),
             seconds,
             ttft_s: Some(seconds / 4.0),
             joules: Joules {
-                gross: Some(watts * seconds),
-                prefill: Some(watts * seconds / 4.0),
-                decode: Some(watts * seconds * 3.0 / 4.0),
+                gross: part(1.0),
+                prefill: part(0.25),
+                decode: part(0.75),
+                basis: Some(Basis::Counter),
+                uncertainty: Some(0.1),
                 ..Joules::default()
             },
             ..Record::default()
         }
     }
 
-    fn about() -> About {
-        About {
+    fn file(answers: Vec<Record>) -> File {
+        let rail = RailAbout { total: true, cap_w: Some(350.0), idle_w: Some(9.0), ..RailAbout::default() };
+        let run = Run {
+            at: "2026-11-22T10:00:00Z".to_owned(),
             model: "m".to_owned(),
             device: "d".to_owned(),
+            runtime: "wattroute embedded".to_owned(),
             attention: "softmax".to_owned(),
-            basis: Basis::Utilisation,
-            relative_uncertainty: Some(0.5),
-            provenance: Provenance {
-                source: "test".to_owned(),
-                date: "2026-01-01".to_owned(),
-                licence: "none".to_owned(),
-                ..Provenance::default()
-            },
-        }
+            driver: Some("570".to_owned()),
+            suites: vec![Source { name: "s".to_owned(), hash: "ab".to_owned(), questions: 3 }],
+            rails: vec![rail],
+            ..Run::default()
+        };
+        File { runs: vec![run], answers, ..File::default() }
     }
 
     #[test]
-    fn ipw_and_ipj_are_ratios_of_means() {
-        let records = [record(1, true, 100.0, 2.0), record(2, false, 200.0, 1.0), record(3, true, 300.0, 4.0)];
-        let table = of(&records, about());
-        assert!((table.overall.ipw.unwrap() - (2.0 / 3.0) / 200.0).abs() < 1e-12);
-        assert!((table.overall.ipj.unwrap() - (2.0 / 3.0) / (1600.0 / 3.0)).abs() < 1e-12);
-        assert!((table.tokens.joules_per_output_token.unwrap() - 1200.0 / 15.0).abs() < 1e-9);
+    fn a_record_file_tells_the_whole_table() {
+        let answers = (0..40).map(|i| record(i, Some(i % 3 == 0), 50.0 + f64::from(i), 1.0)).collect();
+        let mut file = file(answers);
+        file.answers.push(Record { error: Some("cut".to_owned()), ..record(90, None, 1.0, 1.0) });
+        let table = of_file(&file, Some("Model")).unwrap();
+        let text = serde_json::to_string(&table).unwrap();
+        assert!(check_text(&text, "made.json").is_empty(), "{:?}", check_text(&text, "made.json"));
+        assert_eq!(
+            (table.model.as_str(), table.basis, table.provenance.date.as_str()),
+            ("Model", Basis::Counter, "2026-11-22")
+        );
+        assert_eq!(
+            (table.setup.power_cap_w, table.setup.idle_w, table.setup.driver.as_deref()),
+            (Some(350.0), Some(9.0), Some("570"))
+        );
+        assert_eq!(
+            (table.overall.n, table.overall.failed, table.setup.suite_hashes),
+            (40, Some(1), vec!["ab".to_owned()])
+        );
+        assert!((table.tokens.relative_uncertainty.unwrap() - 0.1).abs() < 1e-9);
+        assert!(of_file(&File::default(), None).is_err());
     }
 
     #[test]
-    fn what_nobody_scored_is_in_no_figure() {
-        let scored = [record(1, true, 100.0, 2.0), record(2, false, 200.0, 1.0)];
-        let mut all = scored.to_vec();
-        all.push(Record { correct: None, ..record(3, true, 900.0, 9.0) });
-        let text = |records: &[Record]| serde_json::to_string(&of(records, about())).unwrap();
-        assert_eq!(text(&all), text(&scored));
+    fn what_nobody_scored_is_in_no_figure_and_is_counted() {
+        let scored = vec![record(1, Some(true), 100.0, 2.0), record(2, Some(false), 200.0, 1.0)];
+        let mut all = scored.clone();
+        all.push(record(3, None, 900.0, 9.0));
+        let (with, without) = (of_file(&file(all), None).unwrap(), of_file(&file(scored), None).unwrap());
+        assert_eq!((with.overall.unscored, without.overall.unscored), (Some(1), Some(0)));
+        assert_eq!(with.overall.ipj, without.overall.ipj);
+        assert_eq!(with.overall.joules_per_query, without.overall.joules_per_query);
     }
 
     #[test]
-    fn one_query_without_joules_makes_them_unknown_and_never_zero() {
-        let mut records = [record(1, true, 100.0, 2.0), record(2, false, 200.0, 1.0)];
-        records[1].joules = Joules::default();
-        let table = of(&records, about());
+    fn missing_joules_make_them_unknown_and_never_zero() {
+        let mut answers = vec![record(1, Some(true), 100.0, 2.0), record(2, Some(false), 200.0, 1.0)];
+        answers[1].joules = Joules::default();
+        let table = of_file(&file(answers), None).unwrap();
         assert_eq!(table.basis, Basis::Unknown);
         assert_eq!((table.overall.ipw, table.overall.ipj, table.tokens.joules_per_input_token), (None, None, None));
         assert_eq!((table.overall.n, table.overall.correct), (2, 1));
-    }
-
-    #[test]
-    fn a_written_table_passes_the_check() {
-        let records: Vec<Record> = (0..40).map(|i| record(i, i % 3 == 0, 50.0 + f64::from(i), 1.0)).collect();
-        let text = serde_json::to_string(&of(&records, about())).unwrap();
-        let problems = check_text(&text, "made.json");
-        assert!(problems.is_empty(), "{problems:?}");
     }
 }

@@ -18,6 +18,7 @@ mod models_fetch;
 mod odd_framing;
 mod odd_upstream;
 mod panics;
+mod paper;
 mod private;
 mod real_model;
 mod reload;
@@ -28,3 +29,4 @@ mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod surface;
+mod tables;

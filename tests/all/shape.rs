@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("relay", &["api", "backend", "journal"]),
     ("tee", &["backend", "cache", "energy", "policy"]),
     ("headers", &["energy", "policy"]),
+    ("learn", &["backend", "classify", "energy", "journal", "predict", "state"]),
     ("asking", &["api", "app", "backend", "entry", "policy", "relay", "state"]),
     ("edge", &["gate", "meter"]),
 ];

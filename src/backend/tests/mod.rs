@@ -143,6 +143,7 @@ fn backend(base: &str, place: Place, waits: Waits) -> Backend {
     let key = Some(Arc::new(SecretString::from("sk-canary-1")));
     let endpoint = Endpoint { base: base.parse().unwrap(), model: "up/m".into(), key, ca: None };
     Backend {
+        region: None,
         name: "local/up".into(),
         place,
         kind: Kind::OpenAi(endpoint),

@@ -83,6 +83,7 @@ async fn sums_are_those_of_a_hand_made_journal() {
 
 fn alternative() -> Alternative {
     Alternative {
+        gco2e: None,
         backend: Arc::from("local/a"),
         place: Place::Local,
         p_correct: 0.5,

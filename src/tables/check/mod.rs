@@ -2,46 +2,32 @@
 //!
 //! Works on the JSON value rather than on [`Table`](super::Table): serde stops at the first mistake, people want all.
 
+mod rows;
+mod values;
+
 use serde_json::{Map, Value};
 
+use self::values::{At, object, suggest};
 use super::SCHEMA;
-use super::stats::wilson;
 use crate::classify::domain::{Domain, NAMES};
 use crate::config::problem::{Problem, Problems, did_you_mean, shown};
 
-/// A printed share is rounded to a tenth of a percent at worst; beyond this it is another number.
-const COVERAGE_TOLERANCE: f64 = 0.0015;
-/// Interval ends may come from a rounded share.
-const WILSON_TOLERANCE: f64 = 0.003;
-/// Ratios of separately rounded means. Rows of the paper that pass are within 10 %; those that are wrong are off threefold.
-const RATIO_TOLERANCE: f64 = 0.2;
-
-const TABLE: &[&str] =
-    &["schema", "model", "device", "runtime", "attention", "basis", "provenance", "tokens", "overall", "domains"];
+const TABLE: &[&str] = &[
+    "schema",
+    "model",
+    "device",
+    "runtime",
+    "attention",
+    "basis",
+    "provenance",
+    "setup",
+    "tokens",
+    "overall",
+    "domains",
+    "concurrency",
+];
 const PROVENANCE: &[&str] = &["source", "date", "command", "suites", "licence", "counts", "notes"];
-const TOKENS: &[&str] = &[
-    "joules_per_input_token",
-    "joules_per_output_token",
-    "relative_uncertainty",
-    "ttft_s",
-    "input_tokens_per_s",
-    "output_tokens_per_s",
-    "watts",
-];
-const ROW: &[&str] = &[
-    "n",
-    "correct",
-    "coverage",
-    "coverage_low",
-    "coverage_high",
-    "baseline_coverage",
-    "gain",
-    "ipw",
-    "ipj",
-    "joules_per_query",
-    "seconds_per_query",
-    "output_tokens",
-];
+const SETUP: &[&str] = &["driver", "power_cap_w", "runtime_version", "suite_hashes", "idle_w", "repeats", "baseline"];
 const BASES: &[&str] = &["counter", "power", "utilisation", "published", "modelled", "unknown"];
 
 /// Every problem of a table's text. `file` names it in problems.
@@ -73,18 +59,34 @@ fn category(error: &serde_json::Error) -> &'static str {
 }
 
 fn whole(root: &Map<String, Value>, problems: &mut Problems) {
-    keys(root, TABLE, "", problems);
+    let at = At { map: root, path: "" };
+    at.keys(TABLE, problems);
     match root.get("schema").and_then(Value::as_u64) {
         Some(v) if v == u64::from(SCHEMA) => {}
-        Some(v) => {
-            problems.add("schema", format!("is {v}; this program reads version {SCHEMA}"));
-            return;
-        }
+        Some(v) => return problems.add("schema", format!("is {v}; this program reads version {SCHEMA}")),
         None => problems.add("schema", format!("is missing: write {SCHEMA}")),
     }
     for key in ["model", "device", "runtime", "attention"] {
-        text(root, key, key, problems);
+        at.text(key, problems);
     }
+    let unknown = basis(root, problems) == Some("unknown");
+    origin(root, problems);
+    let mut watts = None;
+    if let Some(tokens) = object(root, "tokens", problems) {
+        rows::tokens(At { map: tokens, path: "tokens" }, unknown, problems);
+        watts = tokens.get("watts").and_then(Value::as_f64);
+    }
+    if let Some(overall) = object(root, "overall", problems) {
+        rows::row(At { map: overall, path: "overall" }, watts, unknown, problems);
+    }
+    if let Some(domains) = object(root, "domains", problems) {
+        domain_rows(domains, unknown, problems);
+        sums(root, domains, problems);
+    }
+    levels(root, unknown, problems);
+}
+
+fn basis<'a>(root: &'a Map<String, Value>, problems: &mut Problems) -> Option<&'a str> {
     let basis = root.get("basis").and_then(Value::as_str);
     match basis {
         Some(b) if BASES.contains(&b) => {}
@@ -94,28 +96,40 @@ fn whole(root: &Map<String, Value>, problems: &mut Problems) {
         }
         None => problems.add("basis", format!("is missing: one of {}", BASES.join(", "))),
     }
+    basis
+}
+
+/// Provenance and set-up.
+fn origin(root: &Map<String, Value>, problems: &mut Problems) {
     if let Some(provenance) = object(root, "provenance", problems) {
-        keys(provenance, PROVENANCE, "provenance", problems);
+        let at = At { map: provenance, path: "provenance" };
+        at.keys(PROVENANCE, problems);
         for key in ["source", "date", "licence"] {
-            text(provenance, key, &format!("provenance.{key}"), problems);
+            at.text(key, problems);
         }
     }
-    let unknown = basis == Some("unknown");
-    let mut watts = None;
-    if let Some(tokens) = object(root, "tokens", problems) {
-        keys(tokens, TOKENS, "tokens", problems);
-        for key in TOKENS {
-            positive(tokens, key, "tokens", problems);
+    let Some(setup) = root.get("setup") else { return };
+    let Some(setup) = setup.as_object() else { return problems.add("setup", "must be an object") };
+    let at = At { map: setup, path: "setup" };
+    at.keys(SETUP, problems);
+    for key in ["driver", "runtime_version", "baseline"] {
+        at.optional_text(key, problems);
+    }
+    for key in ["power_cap_w", "idle_w", "repeats"] {
+        at.positive(key, problems);
+    }
+    at.texts("suite_hashes", problems);
+}
+
+fn levels(root: &Map<String, Value>, unknown: bool, problems: &mut Problems) {
+    let Some(levels) = root.get("concurrency") else { return };
+    let Some(levels) = levels.as_object() else { return problems.add("concurrency", "must be an object") };
+    for (name, value) in levels {
+        let path = format!("concurrency.\"{name}\"");
+        match value.as_object() {
+            Some(map) => rows::level(At { map, path: &path }, name, unknown, problems),
+            None => problems.add(path, "must be an object"),
         }
-        watts = tokens.get("watts").and_then(Value::as_f64);
-        no_joules(tokens, &["joules_per_input_token", "joules_per_output_token", "watts"], "tokens", unknown, problems);
-    }
-    if let Some(overall) = object(root, "overall", problems) {
-        row(overall, "overall", watts, unknown, problems);
-    }
-    if let Some(domains) = object(root, "domains", problems) {
-        domain_rows(domains, unknown, problems);
-        sums(root, domains, problems);
     }
 }
 
@@ -126,7 +140,7 @@ fn domain_rows(domains: &Map<String, Value>, unknown: bool, problems: &mut Probl
             problems.add(&*at, format!("unknown domain{}", suggest(nearest_domain(name))));
         }
         match value.as_object() {
-            Some(r) => row(r, &at, None, unknown, problems),
+            Some(map) => rows::row(At { map, path: &at }, None, unknown, problems),
             None => problems.add(at, "must be an object"),
         }
     }
@@ -142,7 +156,7 @@ fn nearest_domain(name: &str) -> Option<&'static str> {
 fn sums(root: &Map<String, Value>, domains: &Map<String, Value>, problems: &mut Problems) {
     let exact = root.get("provenance").and_then(|p| p.get("counts")).and_then(Value::as_str) != Some("nominal");
     let overall = root.get("overall").and_then(Value::as_object);
-    for key in ["n", "correct"] {
+    for key in ["n", "correct", "unscored", "failed"] {
         let Some(total) = overall.and_then(|o| o.get(key)).and_then(Value::as_u64) else { continue };
         let parts: u64 = domains.values().filter_map(|r| r.get(key)?.as_u64()).fold(0, u64::saturating_add);
         if exact && parts > total {
@@ -151,148 +165,12 @@ fn sums(root: &Map<String, Value>, domains: &Map<String, Value>, problems: &mut 
     }
 }
 
-fn row(row: &Map<String, Value>, at: &str, watts: Option<f64>, unknown: bool, problems: &mut Problems) {
-    keys(row, ROW, at, problems);
-    for key in ["ipw", "ipj", "joules_per_query", "seconds_per_query", "output_tokens"] {
-        positive(row, key, at, problems);
-    }
-    no_joules(row, &["ipw", "ipj", "joules_per_query"], at, unknown, problems);
-    let n = count(row, "n", at, problems);
-    let correct = count(row, "correct", at, problems);
-    let share = |key: &str, problems: &mut Problems| share(row, key, at, problems);
-    let (coverage, low, high) =
-        (share("coverage", problems), share("coverage_low", problems), share("coverage_high", problems));
-    if let (Some(n), Some(correct)) = (n, correct) {
-        counted(n, correct, coverage, (low, high), at, problems);
-    }
-    let Some(coverage) = coverage else { return };
-    gain(row, coverage, at, problems);
-    let number = |key: &str| row.get(key).and_then(Value::as_f64);
-    if let (Some(ipj), Some(joules)) = (number("ipj"), number("joules_per_query")) {
-        ratio(ipj, coverage / joules, "coverage / joules_per_query", &format!("{at}.ipj"), problems);
-    }
-    let implied = number("joules_per_query").zip(number("seconds_per_query")).map(|(j, s)| j / s);
-    if let (Some(ipw), Some(watts)) = (number("ipw"), watts.or(implied)) {
-        ratio(ipw, coverage / watts, "coverage / watts", &format!("{at}.ipw"), problems);
-    }
-}
-
-fn counted(
-    n: u64,
-    correct: u64,
-    coverage: Option<f64>,
-    ends: (Option<f64>, Option<f64>),
-    at: &str,
-    problems: &mut Problems,
-) {
-    if n == 0 {
-        problems.add(format!("{at}.n"), "must be above 0: leave the row out where nothing was scored");
-        return;
-    }
-    if correct > n {
-        problems.add(format!("{at}.correct"), format!("is {correct}, more than n = {n}"));
-        return;
-    }
-    let (Ok(small_n), Ok(small_correct)) = (u32::try_from(n), u32::try_from(correct)) else {
-        problems.add(format!("{at}.n"), "is too large");
-        return;
-    };
-    let want = f64::from(small_correct) / f64::from(small_n);
-    if let Some(c) = coverage.filter(|c| (c - want).abs() > COVERAGE_TOLERANCE) {
-        problems.add(format!("{at}.coverage"), format!("is {c}, but correct / n = {want:.4}"));
-    }
-    let (low, high) = wilson(small_correct, small_n);
-    for (key, got, want) in [("coverage_low", ends.0, low), ("coverage_high", ends.1, high)] {
-        if let Some(got) = got.filter(|g| (g - want).abs() > WILSON_TOLERANCE) {
-            problems.add(format!("{at}.{key}"), format!("is {got}, but the Wilson interval at 95 % ends at {want:.4}"));
-        }
-    }
-}
-
-fn gain(row: &Map<String, Value>, coverage: f64, at: &str, problems: &mut Problems) {
-    let baseline = optional_share(row, "baseline_coverage", at, problems);
-    let gain = row.get("gain").and_then(Value::as_f64);
-    match (baseline, gain) {
-        (Some(b), Some(g)) if (b - coverage - g).abs() > 2.0 * COVERAGE_TOLERANCE => problems
-            .add(format!("{at}.gain"), format!("is {g}, but baseline_coverage - coverage = {:.4}", b - coverage)),
-        (None, Some(_)) => problems.add(format!("{at}.gain"), "has no baseline_coverage beside it"),
-        _ => {}
-    }
-}
-
-fn ratio(got: f64, want: f64, formula: &str, key: &str, problems: &mut Problems) {
-    if want > 0.0 && (got / want - 1.0).abs() > RATIO_TOLERANCE {
-        problems.add(key, format!("is {got:.4e}, but {formula} = {want:.4e}"));
-    }
-}
-
-fn no_joules(map: &Map<String, Value>, names: &[&str], at: &str, unknown: bool, problems: &mut Problems) {
-    for key in names.iter().filter(|k| unknown && map.get(**k).is_some_and(|v| !v.is_null())) {
-        problems.add(format!("{at}.{key}"), "must be null: the table's basis is `unknown`");
-    }
-}
-
-/// A number above 0, or null.
-fn positive(map: &Map<String, Value>, key: &str, at: &str, problems: &mut Problems) {
-    match map.get(key) {
-        None | Some(Value::Null) => {}
-        Some(v) => match v.as_f64() {
-            Some(0.0) => problems.add(format!("{at}.{key}"), "is 0: an unknown figure is null, never 0"),
-            Some(x) if x.is_finite() && x > 0.0 => {}
-            _ => problems.add(format!("{at}.{key}"), "must be a number above 0, or null"),
-        },
-    }
-}
-
-fn count(map: &Map<String, Value>, key: &str, at: &str, problems: &mut Problems) -> Option<u64> {
-    let found = map.get(key).and_then(Value::as_u64);
-    if found.is_none() {
-        problems.add(format!("{at}.{key}"), "must be a whole number, 0 or more");
-    }
-    found
-}
-
-fn share(map: &Map<String, Value>, key: &str, at: &str, problems: &mut Problems) -> Option<f64> {
-    let found = map.get(key).and_then(Value::as_f64).filter(|x| (0.0..=1.0).contains(x));
-    if found.is_none() {
-        problems.add(format!("{at}.{key}"), "must be a share from 0 to 1");
-    }
-    found
-}
-
-fn optional_share(map: &Map<String, Value>, key: &str, at: &str, problems: &mut Problems) -> Option<f64> {
-    if map.get(key).is_none_or(Value::is_null) { None } else { share(map, key, at, problems) }
-}
-
-fn text(map: &Map<String, Value>, key: &str, at: &str, problems: &mut Problems) {
-    if map.get(key).and_then(Value::as_str).is_none_or(|t| t.trim().is_empty()) {
-        problems.add(at, "is missing or empty");
-    }
-}
-
-fn object<'a>(root: &'a Map<String, Value>, key: &str, problems: &mut Problems) -> Option<&'a Map<String, Value>> {
-    let found = root.get(key).and_then(Value::as_object);
-    if found.is_none() {
-        problems.add(key, "is missing or no object");
-    }
-    found
-}
-
-fn keys(map: &Map<String, Value>, known: &[&str], at: &str, problems: &mut Problems) {
-    for key in map.keys().filter(|k| !known.contains(&k.as_str())) {
-        let path = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-        problems.add(path, format!("unknown key{}", suggest(did_you_mean(key, known.iter().copied()))));
-    }
-}
-
-fn suggest(near: Option<&str>) -> String {
-    near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::stats::wilson;
+    use super::super::{Level, Provenance, Quantiles, Row, Setup, Table, TokenCosts};
     use super::*;
 
     /// A good table; watts and figures as in the paper's row of Qwen3-4B at FP4 on an RTX 6000 Ada.
@@ -391,5 +269,72 @@ mod tests {
         );
         assert_eq!(check_text("{", "t.json")[0].to_string(), "t.json:1: is not JSON: the file ends too early");
         assert!(check_text("[]", "t.json")[0].to_string().contains("one JSON object"));
+    }
+
+    /// The names serde knows, from what it says of a name that it does not.
+    fn known<T: serde::de::DeserializeOwned>() -> Vec<String> {
+        let said = serde_json::from_value::<T>(json!({"no such key": 1})).map(drop).unwrap_err().to_string();
+        let names = said.split_once("expected").unwrap().1;
+        names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_key_of_the_schema_is_checked() {
+        assert_eq!(known::<Table>(), TABLE);
+        assert_eq!(known::<Provenance>(), PROVENANCE);
+        assert_eq!(known::<Setup>(), SETUP);
+        assert_eq!(known::<TokenCosts>(), rows::TOKENS);
+        assert_eq!(known::<Row>(), rows::ROW);
+        assert_eq!(known::<Quantiles>(), rows::QUANTILES);
+        assert_eq!(known::<Level>(), rows::LEVEL);
+    }
+
+    #[test]
+    fn what_the_newer_keys_say_must_fit_together() {
+        let cases = [
+            (
+                "/overall/ipj_interval",
+                json!([9e-4, 10e-4]),
+                "overall.ipj_interval: goes from 0.0009 to 0.001, but ipj is 0.000809",
+            ),
+            ("/overall/joules_interval", json!([1]), "overall.joules_interval: must be two numbers"),
+            ("/overall/gain_interval", json!([0.1, 0.2]), "overall.gain_interval: has no gain beside it"),
+            (
+                "/overall/joules_per_correct",
+                json!(550.0),
+                "overall.joules_per_correct: is 5.5000e2, but joules_per_query / coverage",
+            ),
+            (
+                "/overall/net_joules_per_query",
+                json!(551.0),
+                "overall.net_joules_per_query: is more than joules_per_query",
+            ),
+            ("/overall/gap_p50_s", json!(0), "overall.gap_p50_s: is 0: an unknown figure is null"),
+            ("/overall/shrunk", json!(1.5), "overall.shrunk: must be a share"),
+            ("/overall/failed", json!(-1), "overall.failed: must be a whole number"),
+            ("/overall/watts", json!(22.0), "overall.ipw: is 2.0200e-3, but coverage / watts"),
+            (
+                "/overall/output_quantiles",
+                json!({"p5": 9.0, "p25": 2.0, "p50": 3.0, "p75": 4.0, "p95": 5.0}),
+                "overall.output_quantiles.p25: is 2, less than p5 = 9",
+            ),
+            ("/tokens/method", json!("guess"), "tokens.method: must be regression or phases"),
+            ("/tokens/r2", json!(1.1), "tokens.r2: must be at most 1"),
+            ("/setup", json!({"idle": 3}), "setup.idle: unknown key; did you mean `idle_w`?"),
+            ("/setup", json!({"suite_hashes": [1]}), "setup.suite_hashes: must be a list of texts"),
+            ("/concurrency", json!({"0": {"n": 1}}), r#"concurrency."0": must be a whole number of queries at a time"#),
+            (
+                "/concurrency",
+                json!({"4": {"n": 1, "joules_per_query": 0}}),
+                r#"concurrency."4".joules_per_query: is 0"#,
+            ),
+        ];
+        for (pointer, value, want) in cases {
+            let mut table = good();
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            table.pointer_mut(parent).unwrap()[key] = value;
+            let text = problems(&table);
+            assert!(text.contains(want), "{pointer}\nwant {want}\ngot  {text}");
+        }
     }
 }

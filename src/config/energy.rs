@@ -1,0 +1,99 @@
+//! `[energy]` and `learning`: what is assumed of the cloud, what is known of this machine, and whether tables follow the traffic.
+
+use super::checked::{Energy, Wall};
+use super::env::Around;
+use super::problem::{Problems, shown};
+use super::raw;
+
+/// Whether estimates follow the gateway's own traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learn {
+    /// They do.
+    On,
+    /// They stay where they are: what was learned before is in force.
+    Frozen,
+    /// The tables alone are in force.
+    Off,
+}
+
+impl Learn {
+    /// The word of the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Frozen => "frozen",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Checks `[energy]`.
+pub fn checked(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Energy> {
+    // Low, mid and high joules: a provider under heavy load, the middle of the measured curves, a lightly loaded one.
+    let batch = triple(raw.batch.as_deref().unwrap_or(&[256.0, 64.0, 16.0]));
+    let batch = batch.filter(|[a, b, c]| {
+        a >= b && b >= c && *c >= 1.0 && *a <= 65_536.0 && [a, b, c].iter().all(|x| x.fract() == 0.0)
+    });
+    let batch = batch.ok_or_else(|| {
+        "must be three whole numbers for low, mid and high joules, largest first, e.g. [256, 64, 16]".to_owned()
+    });
+    let batch = problems.keep("energy.batch", batch);
+    // The best published fleets, a large provider's average, an ordinary data centre.
+    let pue = triple(raw.pue.as_deref().unwrap_or(&[1.1, 1.2, 1.4]))
+        .filter(|[a, b, c]| 1.0 <= *a && a <= b && b <= c && *c <= 3.0);
+    let pue = problems.keep(
+        "energy.pue",
+        pue.ok_or_else(|| "must be three numbers from 1 to 3, smallest first, e.g. [1.1, 1.2, 1.4]".to_owned()),
+    );
+    let tdp = match raw.cpu_tdp_w {
+        Some(w) if !(1.0..=2000.0).contains(&w) => {
+            problems.keep("energy.cpu_tdp_w", Err("must be from 1 to 2000 W".to_owned()))
+        }
+        other => Some(other),
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole and from 1 to 65536, checked above"
+    )]
+    let batch = batch?.map(|b| b as u32);
+    let wall = wall(raw, around, problems);
+    let sysfs = around.base.join(raw.sysfs.as_deref().unwrap_or("/sys"));
+    let read_meters = raw.read_meters.unwrap_or(true);
+    let region = raw.region.clone();
+    Some(Energy { batch, pue: pue?, cpu_tdp_w: tdp?, region, wall, sysfs, read_meters })
+}
+
+/// A file relative to the configuration, or a program by its words; whether they can be read is for `wattroute energy`.
+fn wall(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Wall> {
+    match (raw.wall_file.as_deref(), raw.wall_command.as_deref()) {
+        (Some(_), Some(_)) => {
+            problems.add("energy.wall_command", "stands alone: remove wall_file or this".to_owned());
+            None
+        }
+        (Some(file), None) => Some(Wall::File(around.base.join(file))),
+        (None, Some(command)) if command.trim().is_empty() => {
+            problems.add("energy.wall_command", "is empty: name a program that prints watts".to_owned());
+            None
+        }
+        (None, Some(command)) => Some(Wall::Program(command.split_whitespace().map(str::to_owned).collect())),
+        (None, None) => None,
+    }
+}
+
+/// Whether tables follow the traffic.
+pub fn learning(word: Option<&str>, problems: &mut Problems) -> Learn {
+    match word {
+        None | Some("on") => Learn::On,
+        Some("frozen") => Learn::Frozen,
+        Some("off") => Learn::Off,
+        Some(other) => {
+            problems.add("learning", format!("must be on, frozen or off (got {})", shown(other)));
+            Learn::Off
+        }
+    }
+}
+
+fn triple(values: &[f64]) -> Option<[f64; 3]> {
+    values.try_into().ok()
+}
