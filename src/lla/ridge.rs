@@ -84,7 +84,7 @@ impl Ridge {
         }
     }
 
-    /// With another cap on iterations. They never exceed the visible keys plus one either.
+    /// With another cap on iterations. They never exceed twice the visible keys plus one either.
     pub fn with_most_iterations(self, most_iterations: usize) -> Result<Self, RidgeError> {
         if (1..=MOST_ITERATIONS).contains(&most_iterations) {
             Ok(Self { most_iterations, ..self })

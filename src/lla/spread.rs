@@ -1,6 +1,6 @@
 //! The transposed product of decoding: sums of keys under weights, with the keys interleaved as the store keeps them.
 //!
-//! `sums[r][d][lane] += sum over blocks of weights[r][block][lane] * keys[block][d][lane]`. The lanes stay apart until
+//! `sums[r][d][lane] += sum over blocks of weights[r][block][lane] * (keys[block][d][lane] - centre[d])`. The lanes stay apart until
 //! [`collect`], so that no sum across a vector is made per key.
 #![allow(clippy::indexing_slicing, reason = "`i` is below `P`, the length of the list")]
 #![allow(unsafe_code, reason = "vector kernels over raw tiles; each block says why it is sound")]
@@ -19,6 +19,8 @@ pub struct Spread<E> {
     pub dim: usize,
     /// Keys: `dim` lines per block.
     pub keys: *const E,
+    /// What keys are measured from, `dim` numbers.
+    pub centre: *const f32,
     /// Weights, sixteen per block.
     pub weights: *const f32,
     /// From one row of weights to the next.
@@ -100,11 +102,12 @@ unsafe fn strip<L: Lanes, E: Element, const P: usize, const R: usize, const B: u
             }
         }
         let (mut keys, mut sums) = (tile.keys.add(block * line), tile.sums.add(row * line));
-        for _ in 0..tile.dim {
+        for d in 0..tile.dim {
+            let centre = L::splat(*tile.centre.add(d));
             for i in 0..P {
                 let mut key = [L::splat(0.0); B];
                 for (b, key) in key.iter_mut().enumerate() {
-                    *key = E::load(keys.add(b * line + i * L::WIDTH));
+                    *key = E::load::<L>(keys.add(b * line + i * L::WIDTH)).sub(centre);
                 }
                 for (r, weights) in weights.iter().enumerate() {
                     let place = sums.add(r * line + i * L::WIDTH);

@@ -37,7 +37,7 @@ fn one_token_costs_what_the_formulas_say() {
             let cg = cost(Rho::Solve(&exact(&[1.0], Solver::ConjugateGradient)));
             let taken: Vec<usize> = (0..heads).map(|head| cg.iterations.head(head).len() - 1).collect();
             assert_eq!(cg.iterations.rows(), heads as u64);
-            assert!(taken.iter().all(|k| (1..=n + 1).contains(k)), "{taken:?}");
+            assert!(taken.iter().all(|k| (1..=2 * n + 1).contains(k)), "{taken:?}");
             assert_eq!(cg.flops, taken.iter().map(|k| (4 * n * d * (k + 2)) as u64).sum::<u64>());
             let last = taken.chunks(heads / kv_heads).map(|group| group.iter().max().unwrap());
             assert_eq!(cg.kv_bytes, last.map(|k| (bytes * n * d * (k + 3)) as u64).sum::<u64>());

@@ -125,7 +125,9 @@ pub struct Pass<'a> {
     pub stride: usize,
     /// A system per row.
     pub descents: Vec<Descent>,
-    /// The mean of the rows' mean keys, from which keys are measured once it is known.
+    /// Positions any row sees.
+    pub seen: Range<usize>,
+    /// What keys are measured from, once there are weights.
     pub centre: Vec<f32>,
 }
 
@@ -133,7 +135,8 @@ impl<'a> Pass<'a> {
     fn new(block: &'a Block<'a>, memory: &'a mut Memory, out: &'a Shards<'a, f32>) -> Self {
         let (job, tokens) = (block.job, block.tokens.clone());
         let rows = tokens.len() * block.heads.len();
-        let keys = apply::sight(job, tokens.start).start / LANES * LANES..job.first + tokens.end;
+        let seen = apply::sight(job, tokens.start).start..job.first + tokens.end;
+        let keys = seen.start / LANES * LANES..seen.end;
         let (dim, padded) = (job.shape.dim, job.shape.dim.next_multiple_of(LANES));
         let (width, stride) = (job.shape.value_dim.next_multiple_of(LANES), keys.len().next_multiple_of(LANES));
         memory.weights.fit(rows * stride);
@@ -144,7 +147,7 @@ impl<'a> Pass<'a> {
         memory.along.fit(TILE * padded);
         memory.outputs.set(rows * width, 0.0);
         let (descents, centre) = (Vec::with_capacity(rows), Vec::new());
-        Self { block, memory, out, rows, dim, padded, width, keys, stride, descents, centre }
+        Self { block, memory, out, rows, dim, padded, width, keys, stride, descents, seen, centre }
     }
 
     /// Token and query head of a row.

@@ -4,7 +4,7 @@
 //! tiny nor huge input loses the squares. Vectors are padded with zeros to whole lines.
 
 use crate::lla::ridge::Ridge;
-use crate::lla::store::LANES;
+use crate::lla::store::{LANES, Store};
 
 /// Factor on the mean squared key length below which single precision cannot bear a ridge.
 const FLOOR: f32 = 64.0 * f32::EPSILON;
@@ -25,12 +25,12 @@ pub enum Progress {
 /// One row's solve.
 #[derive(Debug)]
 pub struct Descent {
-    /// Mean key under the weights.
+    /// Mean key under the weights, from the centre on.
     pub kbar: Vec<f32>,
     /// The solution so far, of the right-hand side of length one.
     x: Vec<f32>,
     residual: Vec<f32>,
-    /// What to multiply by the covariance next.
+    /// What to multiply by the covariance next; in the end the correction.
     pub direction: Vec<f32>,
     /// Length of the true right-hand side.
     length: f32,
@@ -59,7 +59,7 @@ pub struct Guards<'a> {
 }
 
 impl Descent {
-    /// Starts at zero. `kbar` is padded to whole lines.
+    /// Starts at zero. `kbar` is padded to whole lines; both it and the query are measured from the centre.
     #[inline(always)]
     pub fn begin(kbar: &[f32], query: &[f32], guards: Guards) -> Self {
         let ridge = guards.ridge;
@@ -93,7 +93,8 @@ impl Descent {
             length,
             lambda,
             stop: (ridge.tolerance() * ridge.tolerance()).max(EXHAUSTED),
-            most: ridge.most_iterations().min(guards.seen + 1),
+            // As many as there are directions do in exact arithmetic; rounding may ask for as many again.
+            most: ridge.most_iterations().min(2 * guards.seen + 1),
             iterations: 0,
             progress,
         }
@@ -138,14 +139,14 @@ impl Descent {
         self.x.copy_from_slice(x);
     }
 
-    /// The correction vector; zero if there is none.
+    /// Makes the direction the correction vector; zero if there is none.
     #[inline(always)]
-    pub fn rho(&mut self, to: &mut [f32]) {
+    pub fn rho(&mut self) {
         let good = self.progress == Progress::Done;
-        to.iter_mut().zip(&self.x).for_each(|(to, x)| *to = if good { x * self.length } else { 0.0 });
-        if !to.iter().all(|x| x.is_finite()) {
+        self.direction.iter_mut().zip(&self.x).for_each(|(to, x)| *to = if good { x * self.length } else { 0.0 });
+        if !self.direction.iter().all(|x| x.is_finite()) {
             self.progress = Progress::Failed;
-            to.fill(0.0);
+            self.direction.fill(0.0);
         }
     }
 }
@@ -162,24 +163,27 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// `vector . (kbar - centre)`: what the mean key contributes to every product.
-#[inline(always)]
-pub fn from_centre(vector: &[f32], kbar: &[f32], centre: &[f32]) -> f32 {
-    vector.iter().zip(kbar).zip(centre).map(|((v, k), c)| v * (k - c)).sum()
+/// A point to measure keys from: the key under the greatest of some weights (whole lines), the first of which is for
+/// position `first`. That is near the mean key where one weight stands out, and a typical key where none does; a key without weight,
+/// however far away, it is not. Zeros where there is none, or it is not finite. Padded to whole lines.
+pub fn centre(weights: &[f32], first: usize, store: &Store, kv_head: usize) -> Vec<f32> {
+    let mut tops = [0.0_f32; LANES];
+    for line in weights.as_chunks::<LANES>().0 {
+        tops.iter_mut().zip(line).for_each(|(top, weight)| *top = if *weight > *top { *weight } else { *top });
+    }
+    let top = tops.into_iter().fold(0.0, f32::max);
+    let place = weights.iter().position(|weight| *weight == top && top > 0.0);
+    let mut centre = place.map_or_else(Vec::new, |place| store.key(kv_head, first + place));
+    if !centre.iter().all(|x| x.is_finite()) {
+        centre.clear();
+    }
+    centre.resize(store.shape().dim.next_multiple_of(LANES), 0.0);
+    centre
 }
 
-/// The mean of some vectors of one length; zeros where it is not finite.
-#[expect(clippy::cast_precision_loss, reason = "a block has few rows")]
-pub fn mean<'a>(vectors: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
-    let (mut sum, mut count) = (Vec::new(), 0);
-    for vector in vectors {
-        sum.resize(vector.len(), 0.0);
-        sum.iter_mut().zip(vector).for_each(|(s, x)| *s += x);
-        count += 1;
-    }
-    let clean = |x: f32| if x.is_finite() { x } else { 0.0 };
-    sum.iter_mut().for_each(|s| *s = clean(*s / count as f32));
-    sum
+/// `query - centre`.
+pub fn from_centre(query: &[f32], centre: &[f32]) -> Vec<f32> {
+    query.iter().zip(centre).map(|(q, c)| q - c).collect()
 }
 
 #[cfg(test)]
@@ -204,11 +208,10 @@ mod tests {
             let scaled = kbar.map(|k| k * scale);
             let mut row = solve(&ridge, &diagonal, &scaled, &[scale; 16]);
             assert!(row.progress == Progress::Done && row.iterations <= 5, "{row:?}");
-            let mut rho = [0.0; 16];
-            row.rho(&mut rho);
+            row.rho();
             for i in 0..16 {
-                let want = (kbar[i] - 1.0) / (diagonal[i] + 0.5);
-                assert!((rho[i] / scale - want).abs() < 1e-4, "{i}: {} for {want}", rho[i] / scale);
+                let (rho, want) = (row.direction[i] / scale, (kbar[i] - 1.0) / (diagonal[i] + 0.5));
+                assert!((rho - want).abs() < 1e-4, "{i}: {rho} for {want}");
             }
         }
     }

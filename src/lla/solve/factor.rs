@@ -1,5 +1,6 @@
 //! The direct route: the ridged covariance factored by Cholesky, upper triangle, row by row.
 #![allow(clippy::indexing_slicing, reason = "all indices are below the size that the slices were checked for")]
+#![allow(unsafe_code, reason = "vector loads and stores; the block says why it is sound")]
 
 use crate::lla::lanes::{Kernel, Lanes};
 use crate::lla::store::LANES;
@@ -32,10 +33,14 @@ impl Kernel for Factor<'_> {
                 return false;
             }
             let inverse = 1.0 / pivot.sqrt();
-            row[k / LANES * LANES..].iter_mut().for_each(|x| *x *= inverse);
+            row[k..].iter_mut().for_each(|x| *x *= inverse);
             for i in k + 1..size {
-                let from = i / LANES * LANES;
-                subtract(&mut below[(i - k - 1) * stride + from..][..stride - from], &row[from..], row[i]);
+                let (line, by) = (i / LANES * LANES, L::splat(-row[i]));
+                let to = &mut below[(i - k - 1) * stride + line..(i - k) * stride];
+                for (to, from) in to.chunks_exact_mut(L::WIDTH).zip(row[line..].chunks_exact(L::WIDTH)) {
+                    // SAFETY: both chunks are as wide as the vector.
+                    unsafe { L::load(from.as_ptr()).fma(by, L::load(to.as_ptr())).store(to.as_mut_ptr()) };
+                }
             }
             let z = right[k] * inverse;
             right[k] = z;
@@ -50,14 +55,10 @@ impl Kernel for Factor<'_> {
     }
 }
 
-/// `to -= from * by`.
-#[inline(always)]
-fn subtract(to: &mut [f32], from: &[f32], by: f32) {
-    for (to, from) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks::<LANES>().0) {
-        for (t, f) in to.iter_mut().zip(from) {
-            *t -= f * by;
-        }
-    }
+/// Whether the covariance costs less than the iterations expected: both are memory-light, so operations decide,
+/// `4 n d` per iteration against `n d^2` (as a product, about 1.5 times as fast) and the factor.
+pub fn prefers_factor(expected: usize, dim: usize, seen: usize) -> bool {
+    expected * 6 * seen >= dim * (seen + dim)
 }
 
 #[cfg(test)]
@@ -95,5 +96,12 @@ mod tests {
                 assert!(!lanes::run(level, Factor { matrix: &mut bad, size, stride, right: &mut right }));
             }
         }
+    }
+
+    #[test]
+    fn the_covariance_is_preferred_from_a_sixth_of_the_dimension_on() {
+        assert!(!prefers_factor(0, 64, 100_000) && !prefers_factor(10, 64, 100_000) && prefers_factor(11, 64, 100_000));
+        assert!(!prefers_factor(21, 128, 100_000) && prefers_factor(22, 128, 100_000));
+        assert!(!prefers_factor(20, 64, 64) && prefers_factor(22, 64, 64), "a short context pays for the factor");
     }
 }

@@ -8,10 +8,13 @@
 mod block;
 mod descent;
 mod factor;
+mod inside;
+mod lone;
 mod state;
 mod sweep;
 mod tiles;
 
+use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
 use crate::lla::aligned::Aligned;
@@ -26,11 +29,25 @@ use crate::lla::solve::state::{Phase, State};
 use crate::lla::solve::sweep::{LENT, Sweep};
 use crate::lla::{Attention, Shape};
 
+/// Rooms a thread keeps: more than the key-value heads of a layer, and a few hundred KiB each at most contexts.
+const ROOMS_KEPT: usize = 64;
+
+/// Memory of a solve.
+#[derive(Default)]
+struct Room {
+    weights: Aligned,
+    results: Aligned,
+}
+
+thread_local! {
+    /// Rooms of earlier calls, so that a decode step asks the system for none.
+    static ROOMS: RefCell<Vec<Room>> = RefCell::default();
+}
+
 /// One token's solve with its memory.
 struct Solve<'a> {
     state: State<'a>,
-    weights: Aligned,
-    results: Aligned,
+    room: Room,
     report: Report,
     /// Where the rows of the unit's query heads start, and how long they are.
     out: (usize, usize),
@@ -52,10 +69,9 @@ pub fn run(
         if tokens > 1 {
             blocks.extend(Block::cut(job, ridge, unit, tokens));
         } else if let Some(state) = State::new(job, ridge, unit) {
-            let (weights, results) = Default::default();
             let rows = job.shape.group() * value_dim;
             let out = (unit.start + unit.kv_head * rows, rows);
-            solves.push(Solve { state, weights, results, report: Report::default(), out });
+            solves.push(Solve { state, room: Room::default(), report: Report::default(), out });
         } else {
             block::blank(job, unit, 0..1, out);
         }
@@ -68,24 +84,15 @@ pub fn run(
         }
     };
     match pool {
-        None => {
-            (0..blocks.len()).for_each(solve);
-            solves.iter_mut().for_each(|one| one.alone(level, out));
-        }
-        Some(pool) => {
-            pool.run(blocks.len(), &solve)?;
-            if solves.len() >= 2 * pool.threads() {
-                let count = solves.len();
-                let shards = Shards::new(&mut solves);
-                pool.run(count, &|index| {
-                    // SAFETY: every solve is one task.
-                    unsafe { shards.range(index, 1) }.iter_mut().for_each(|one| one.alone(level, out));
-                })?;
-            } else {
-                together(pool, level, &mut solves, out)?;
-            }
-        }
+        None => (0..blocks.len()).for_each(solve),
+        Some(pool) => pool.run(blocks.len(), &solve)?,
     }
+    ROOMS.with_borrow_mut(|rooms| solves.iter_mut().for_each(|one| one.room = rooms.pop().unwrap_or_default()));
+    side_by_side(pool, level, &mut solves, out)?;
+    ROOMS.with_borrow_mut(|rooms| {
+        let free = ROOMS_KEPT.saturating_sub(rooms.len());
+        rooms.extend(solves.iter_mut().take(free).map(|one| std::mem::take(&mut one.room)));
+    });
     solves.iter().for_each(|one| add(&one.report));
     Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
@@ -97,32 +104,49 @@ fn ridge<'a>(job: &Attention<'a>) -> Option<&'a Ridge> {
     }
 }
 
+/// Runs some solves: each on a thread where there are enough of them, else all threads on every phase.
+fn side_by_side(pool: Option<&Pool>, level: Level, solves: &mut [Solve], out: &Shards<f32>) -> Result<(), Panicked> {
+    match pool {
+        None => solves.iter_mut().for_each(|one| one.alone(level, out)),
+        Some(pool) if pool.threads() == 1 || solves.len() >= 2 * pool.threads() => {
+            let count = solves.len();
+            let shards = Shards::new(solves);
+            pool.run(count, &|index| {
+                // SAFETY: every solve is one task.
+                unsafe { shards.range(index, 1) }.iter_mut().for_each(|one| one.alone(level, out));
+            })?;
+        }
+        Some(pool) => together(pool, level, solves, out)?,
+    }
+    Ok(())
+}
+
 impl Solve<'_> {
     /// Runs all phases on this thread.
     fn alone(&mut self, level: Level, out: &Shards<f32>) {
         while self.state.phase != Phase::Over {
-            let len = self.open();
-            let weights = Shards::new(self.weights.numbers());
-            let results = Shards::new(self.results.numbers());
-            for part in 0..self.state.parts() {
-                sweep(level, &self.state, part, len, &weights, &results);
+            let open = self.open();
+            for part in 0..open.state.parts() {
+                open.sweep(level, part);
             }
             self.close(level, out);
         }
     }
 
-    /// Makes room for the next phase; returns the length of a part's result.
-    fn open(&mut self) -> usize {
-        let len = self.state.result_len();
-        self.weights.fit(self.state.sizes.rows * self.state.sizes.weights_row);
-        self.results.fit(len * self.state.parts());
-        len
+    /// Makes room for the next phase.
+    fn open(&mut self) -> Open<'_> {
+        let (state, room) = (&self.state, &mut self.room);
+        let len = state.result_len();
+        room.weights.fit(state.sizes.rows * state.sizes.weights_row);
+        room.results.fit(len * state.parts());
+        let (weights, results) = (Shards::new(room.weights.numbers()), Shards::new(room.results.numbers()));
+        Open { state, len, weights, results }
     }
 
     fn close(&mut self, level: Level, out: &Shards<f32>) {
         // SAFETY: rows are those of heads that belong to this unit alone, and it is borrowed mutably.
         let to = unsafe { out.range(self.out.0, self.out.1) };
-        let (weights, results) = (self.weights.numbers(), self.results.numbers());
+        let (weights, results) = (self.room.weights.numbers(), self.room.results.numbers());
         self.state.finish(level, weights, results, &mut self.report, to);
     }
 }
@@ -130,23 +154,16 @@ impl Solve<'_> {
 /// Runs the solves phase by phase, the parts of all shared among the threads.
 fn together(pool: &Pool, level: Level, solves: &mut [Solve], out: &Shards<f32>) -> Result<(), Panicked> {
     loop {
-        let mut tasks = Vec::new();
-        let mut open = Vec::new();
-        for (index, solve) in solves.iter_mut().enumerate() {
-            let len = solve.open();
-            if solve.state.phase != Phase::Over {
-                tasks.extend((0..solve.state.parts()).map(|part| (index, part)));
-            }
-            open.push((&solve.state, len, Shards::new(solve.weights.numbers()), Shards::new(solve.results.numbers())));
-        }
+        let open: Vec<Open> =
+            solves.iter_mut().filter(|one| one.state.phase != Phase::Over).map(|one| one.open()).collect();
+        let parts = |(index, one): (usize, &Open)| (0..one.state.parts()).map(move |part| (index, part));
+        let tasks: Vec<(usize, usize)> = open.iter().enumerate().flat_map(parts).collect();
         if tasks.is_empty() {
             return Ok(());
         }
         pool.run(tasks.len(), &|task| {
-            if let Some((part, (state, len, weights, results))) =
-                tasks.get(task).and_then(|(index, part)| Some((*part, open.get(*index)?)))
-            {
-                sweep(level, state, part, *len, weights, results);
+            if let Some((part, one)) = tasks.get(task).and_then(|(index, part)| Some((*part, open.get(*index)?))) {
+                one.sweep(level, part);
             }
         })?;
         drop(open);
@@ -154,11 +171,23 @@ fn together(pool: &Pool, level: Level, solves: &mut [Solve], out: &Shards<f32>) 
     }
 }
 
-/// One part of a phase.
-fn sweep(level: Level, state: &State, part: usize, len: usize, weights: &Shards<f32>, results: &Shards<f32>) {
-    // Rows of weights are strided: a part has a piece of each, which no other part touches.
-    let weights = weights.pointer(state.part(part).start - state.base());
-    // SAFETY: a part's result is written by this task alone.
-    let result = unsafe { results.range(part * len, len) };
-    LENT.with_borrow_mut(|lent| lanes::run(level, Sweep { state, part, weights, result, lent }));
+/// A phase under way.
+struct Open<'a> {
+    state: &'a State<'a>,
+    /// Numbers of a part's result.
+    len: usize,
+    weights: Shards<'a, f32>,
+    results: Shards<'a, f32>,
+}
+
+impl Open<'_> {
+    /// One part of the phase.
+    fn sweep(&self, level: Level, part: usize) {
+        let Self { state, len, .. } = *self;
+        // Rows of weights are strided: a part has a piece of each, which no other part touches.
+        let weights = self.weights.pointer(state.part(part).start - state.base());
+        // SAFETY: a part's result is written by this task alone.
+        let result = unsafe { self.results.range(part * len, len) };
+        LENT.with_borrow_mut(|lent| lanes::run(level, Sweep { state, part, weights, result, lent }));
+    }
 }

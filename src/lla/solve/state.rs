@@ -12,8 +12,8 @@ use crate::lla::plan::{Unit, corrected};
 use crate::lla::report::Report;
 use crate::lla::ridge::{Ridge, Solver};
 use crate::lla::simd::{Level, exp};
-use crate::lla::solve::descent::{Descent, Guards, Progress, from_centre, mean};
-use crate::lla::solve::factor::Factor;
+use crate::lla::solve::descent::{Descent, Guards, Progress, centre, dot, from_centre};
+use crate::lla::solve::factor::{Factor, prefers_factor};
 use crate::lla::store::LANES;
 use crate::lla::{Attention, apply};
 
@@ -25,8 +25,10 @@ const MATRICES: usize = 8;
 /// What the next sweep computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Weights and mean key.
+    /// Weights.
     Moments,
+    /// Keys measured from a centre, and their mean.
+    Centre,
     /// The covariance of the keys.
     Covariance,
     /// The covariance times a vector.
@@ -75,17 +77,19 @@ pub struct State<'a> {
     /// What the next sweep computes.
     pub phase: Phase,
     heads: Vec<usize>,
-    /// One per head, from the end of the moments on.
+    /// One per head, once the mean keys are known.
     pub rows: Vec<Row>,
     /// Rows the next sweep is for.
     pub active: Vec<usize>,
     /// A vector of `dim` numbers per active row: queries, directions, or corrections.
     pub vectors: Vec<f32>,
-    /// Each one's product with its mean key, from the centre on.
+    /// Each one's product with its mean key.
     pub shifts: Vec<f32>,
-    /// The mean of the rows' mean keys, from which keys are measured once it is known. Rows that share a tile of keys have
-    /// means of their own, but a common offset of the keys is in all of them.
+    /// What keys are measured from once their weights are known: a common offset of all keys is no part of the problem,
+    /// but would cost its digits.
     pub centre: Vec<f32>,
+    /// Sum of the vector being added up.
+    sum: Vec<f32>,
 }
 
 impl<'a> State<'a> {
@@ -106,8 +110,9 @@ impl<'a> State<'a> {
         let vectors =
             heads.iter().flat_map(|head| &job.queries[head * dim..(head + 1) * dim]).map(|q| q * job.scale).collect();
         let active = (0..heads.len()).collect();
-        let (phase, rows, shifts, centre) = (Phase::Moments, Vec::new(), Vec::new(), Vec::new());
-        let state = Self { job, unit, ridge, seen, sizes, phase, heads, rows, active, vectors, shifts, centre };
+        let (rows, shifts, centre, sum) = Default::default();
+        let phase = Phase::Moments;
+        let state = Self { job, unit, ridge, seen, sizes, phase, heads, rows, active, vectors, shifts, centre, sum };
         (!state.seen.is_empty()).then_some(state)
     }
 
@@ -151,69 +156,82 @@ impl<'a> State<'a> {
         out: &mut [f32],
     ) {
         match self.phase {
-            Phase::Moments => self.begin(weights, results),
+            Phase::Moments => return self.weigh(weights, results),
+            Phase::Centre => self.begin(results),
             Phase::Covariance => self.factor(level, results),
             Phase::Product => self.advance(results),
             Phase::Output => return self.write(results, report, out),
             Phase::Over => return,
         }
-        let wanted = |row: &Row, direct| row.direct == direct && row.descent.progress == Progress::Going;
-        let pick = |direct| -> Vec<usize> {
-            self.rows.iter().enumerate().filter(|(_, row)| wanted(row, direct)).map(|(index, _)| index).collect()
-        };
-        (self.phase, self.active) = match (pick(true), pick(false)) {
-            (direct, _) if !direct.is_empty() => (Phase::Covariance, direct),
-            (_, going) if !going.is_empty() => (Phase::Product, going),
-            _ => (Phase::Output, (0..self.sizes.rows).collect()),
-        };
+        self.turn();
+    }
+
+    /// Picks the rows and vectors of the next phase.
+    fn turn(&mut self) {
+        self.active.clear();
+        for (direct, phase) in [(true, Phase::Covariance), (false, Phase::Product)] {
+            let wanted = |row: &Row| row.direct == direct && row.descent.progress == Progress::Going;
+            if self.active.is_empty() {
+                self.active.extend((0..self.rows.len()).filter(|index| wanted(&self.rows[*index])));
+                self.phase = phase;
+            }
+        }
+        if self.active.is_empty() {
+            self.active.extend(0..self.sizes.rows);
+            self.phase = Phase::Output;
+        }
         self.vectors.clear();
         self.shifts.clear();
-        let mut rho = vec![0.0; self.sizes.dim.next_multiple_of(LANES)];
         for index in &self.active {
             let descent = &mut self.rows[*index].descent;
             if self.phase == Phase::Output {
-                descent.rho(&mut rho);
-                self.shifts.push(from_centre(&rho, &descent.kbar, &self.centre));
-                self.vectors.extend_from_slice(&rho[..self.sizes.dim]);
-            } else {
-                self.shifts.push(from_centre(&descent.direction, &descent.kbar, &self.centre));
-                self.vectors.extend_from_slice(&descent.direction[..self.sizes.dim]);
+                descent.rho();
             }
+            self.shifts.push(dot(&descent.direction, &descent.kbar));
+            self.vectors.extend_from_slice(&descent.direction[..self.sizes.dim]);
         }
     }
 
-    /// Joins the parts' moments, makes weights of every part add up to one, and starts the solvers.
-    fn begin(&mut self, weights: &mut [f32], results: &[f32]) {
+    /// Makes the weights of every part add up to one, and picks the centre.
+    fn weigh(&mut self, weights: &mut [f32], results: &[f32]) {
         let (sizes, len) = (self.sizes, self.result_len());
-        let mean_square = self.job.store.mean_square(self.unit.kv_head, self.seen.start, self.seen.end);
-        for (index, head) in self.heads.iter().enumerate() {
-            let part = |part: usize| &results[part * len + index * sizes.result_row..][..sizes.result_row];
+        for index in 0..sizes.rows {
+            let part = |part: usize| &results[part * len + index * sizes.result_row..][..LANES];
             let most = (0..self.parts()).map(|p| part(p)[Record::MOST]).fold(f32::NEG_INFINITY, f32::max);
             let factor = |p: usize| if part(p)[Record::MOST] == most { 1.0 } else { exp(part(p)[Record::MOST] - most) };
             let total: f32 = (0..self.parts()).map(|p| part(p)[Record::TOTAL] * factor(p)).sum();
-            let inverse = if total > 0.0 { 1.0 / total } else { 0.0 };
-            let mut kbar = vec![0.0; sizes.dim.next_multiple_of(LANES)];
+            let inverse = if total > 0.0 { 1.0 / total } else { total };
+            let row = &mut weights[index * sizes.weights_row..(index + 1) * sizes.weights_row];
             for p in 0..self.parts() {
                 let share = factor(p) * inverse;
-                kbar.iter_mut().zip(&part(p)[LANES..]).for_each(|(k, s)| *k += s * share);
                 let own = self.part(p).start - self.base()..self.part(p).end.next_multiple_of(LANES) - self.base();
-                let row = &mut weights[index * sizes.weights_row..(index + 1) * sizes.weights_row];
                 row[own].iter_mut().for_each(|w| *w *= share);
             }
-            let query = &self.job.queries[head * sizes.dim..(head + 1) * sizes.dim];
-            let guards = Guards { ridge: self.ridge, head: *head, mean_square, seen: self.seen.len() };
-            let mut descent = Descent::begin(&kbar, query, guards);
-            if total.is_nan() || total <= 0.0 {
-                descent.progress = Progress::Failed;
+        }
+        self.centre = centre(&weights[..sizes.weights_row], self.base(), self.job.store, self.unit.kv_head);
+        self.phase = Phase::Centre;
+    }
+
+    /// Adds up the mean keys and starts the solvers.
+    fn begin(&mut self, results: &[f32]) {
+        let (sizes, len) = (self.sizes, self.result_len());
+        let mean_square = self.job.store.mean_square(self.unit.kv_head, self.seen.start, self.seen.end);
+        for (index, head) in self.heads.iter().enumerate() {
+            self.sum.clear();
+            self.sum.resize(sizes.dim.next_multiple_of(LANES), 0.0);
+            for part in 0..self.parts() {
+                let result = &results[part * len + index * sizes.result_row..][LANES..sizes.result_row];
+                self.sum.iter_mut().zip(result).for_each(|(sum, x)| *sum += x);
             }
+            let query = from_centre(&self.job.queries[head * sizes.dim..(head + 1) * sizes.dim], &self.centre);
+            let guards = Guards { ridge: self.ridge, head: *head, mean_square, seen: self.seen.len() };
             let direct = match self.ridge.solver() {
                 Solver::ConjugateGradient => false,
                 Solver::Gram => true,
                 Solver::Auto => prefers_factor(self.job.store.recent(*head), sizes.dim, self.seen.len()),
             };
-            self.rows.push(Row { head: *head, direct, descent });
+            self.rows.push(Row { head: *head, direct, descent: Descent::begin(&self.sum, &query, guards) });
         }
-        self.centre = mean(self.rows.iter().map(|row| row.descent.kbar.as_slice()));
     }
 
     fn factor(&mut self, level: Level, results: &mut [f32]) {
@@ -238,16 +256,15 @@ impl<'a> State<'a> {
 
     fn advance(&mut self, results: &[f32]) {
         let (sizes, len) = (self.sizes, self.result_len());
-        let mut product = vec![0.0; sizes.dim.next_multiple_of(LANES)];
         for (index, row) in self.active.iter().enumerate() {
-            product.fill(0.0);
+            self.sum.fill(0.0);
             let mut weight = 0.0;
             for part in 0..self.parts() {
                 let result = &results[part * len + index * sizes.result_row..][..sizes.result_row];
                 weight += result[0];
-                product.iter_mut().zip(&result[LANES..]).for_each(|(sum, x)| *sum += x);
+                self.sum.iter_mut().zip(&result[LANES..]).for_each(|(sum, x)| *sum += x);
             }
-            self.rows[*row].descent.advance(&mut product, weight);
+            self.rows[*row].descent.advance(&mut self.sum, weight);
         }
     }
 
@@ -277,23 +294,5 @@ impl<'a> State<'a> {
         let solved = self.rows.iter().map(|row| (row.head, (!row.direct).then_some(row.descent.iterations)));
         report.count_solve(self.job, self.seen.len(), solved);
         self.phase = Phase::Over;
-    }
-}
-
-/// Whether the covariance costs less than the iterations expected: both are memory-light, so operations decide,
-/// `4 n d` per iteration against `n d^2` (as a product, about 1.5 times as fast) and the factor.
-fn prefers_factor(expected: usize, dim: usize, seen: usize) -> bool {
-    expected * 6 * seen >= dim * (seen + dim)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_covariance_is_preferred_from_a_sixth_of_the_dimension_on() {
-        assert!(!prefers_factor(0, 64, 100_000) && !prefers_factor(10, 64, 100_000) && prefers_factor(11, 64, 100_000));
-        assert!(!prefers_factor(21, 128, 100_000) && prefers_factor(22, 128, 100_000));
-        assert!(!prefers_factor(20, 64, 64) && prefers_factor(22, 64, 64), "a short context pays for the factor");
     }
 }

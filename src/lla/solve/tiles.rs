@@ -11,20 +11,58 @@ use half::f16;
 
 use crate::lla::apply;
 use crate::lla::gemm::Product;
-use crate::lla::lanes::Lanes;
+use crate::lla::lanes::{Element, Lanes};
 use crate::lla::lines::LineSlice;
 use crate::lla::solve::block::{Pass, TILE};
-use crate::lla::solve::descent::{Descent, Guards, from_centre, mean};
+use crate::lla::solve::descent::{Descent, Guards, centre, dot, from_centre};
 use crate::lla::store::LANES;
 use crate::lla::weigh::{weigh, widen};
 
 impl Pass<'_> {
-    /// A tile of keys in single precision, interleaved: in place, or converted.
+    /// A tile of keys in single precision, interleaved: as they are, in place or converted.
     #[inline(always)]
     unsafe fn keys<L: Lanes>(&mut self, tile: &Range<usize>) -> *const f32 {
         let len = tile.len().next_multiple_of(LANES) * self.dim;
         // SAFETY: the tile is held by the store, and `wide` has room for a tile.
         unsafe { self.wide::<L>(self.block.job.store.keys(self.block.unit.kv_head), tile.start * self.dim, len) }
+    }
+
+    /// A tile of keys measured from the centre. Keys that no row sees are zero.
+    #[inline(always)]
+    unsafe fn centred<L: Lanes>(&mut self, tile: &Range<usize>) -> *const f32 {
+        let blocks = tile.len().div_ceil(LANES);
+        // SAFETY: as above.
+        unsafe {
+            match self.block.job.store.keys(self.block.unit.kv_head) {
+                LineSlice::Full(lines) => self.subtract::<L, f32>(lines.as_ptr().cast(), tile.start, blocks),
+                LineSlice::Half(lines) => self.subtract::<L, f16>(lines.as_ptr().cast(), tile.start, blocks),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn subtract<L: Lanes, E: Element>(&mut self, keys: *const E, start: usize, blocks: usize) -> *const f32 {
+        let (dim, to) = (self.dim, self.memory.wide.numbers().as_mut_ptr());
+        // SAFETY: the store holds whole blocks from `start` on, and `wide` has room for a tile.
+        unsafe {
+            let from = keys.add(start * dim);
+            for block in 0..blocks {
+                let base = block * dim * LANES;
+                for (d, centre) in self.centre.iter().enumerate().take(dim) {
+                    let centre = L::splat(*centre);
+                    for i in (base + d * LANES..base + (d + 1) * LANES).step_by(L::WIDTH) {
+                        E::load::<L>(from.add(i)).sub(centre).store(to.add(i));
+                    }
+                }
+                let first = start + block * LANES;
+                if first < self.seen.start || first + LANES > self.seen.end {
+                    for lane in (0..LANES).filter(|lane| !self.seen.contains(&(first + lane))) {
+                        (0..dim).for_each(|d| *to.add(base + d * LANES + lane) = 0.0);
+                    }
+                }
+            }
+        }
+        to.cast_const()
     }
 
     #[inline(always)]
@@ -59,7 +97,7 @@ impl Pass<'_> {
                 c: to,
                 c_row: row,
                 add: false,
-                centre: if self.centre.is_empty() { std::ptr::null() } else { self.centre.as_ptr() },
+                centre: std::ptr::null(),
             });
         }
     }
@@ -134,6 +172,9 @@ impl Pass<'_> {
             let inverse = if running[1] > 0.0 { 1.0 / running[1] } else { running[1] };
             line.iter_mut().for_each(|w| *w *= inverse);
         }
+        // The first row's keys are seen by the others too, unless a window hides them.
+        let weights = &self.memory.weights.numbers()[..self.stride];
+        self.centre = centre(weights, self.keys.start, job.store, self.block.unit.kv_head);
     }
 
     /// Mean keys, and a system for every row.
@@ -143,7 +184,7 @@ impl Pass<'_> {
         for tile in self.tiles() {
             // SAFETY: as in `weigh`.
             unsafe {
-                let keys = self.keys::<L>(&tile);
+                let keys = self.centred::<L>(&tile);
                 let weights = self.memory.weights.numbers().as_ptr().add(tile.start - self.keys.start);
                 self.gather::<L>(self.rows, keys, tile.len(), weights, self.stride);
             }
@@ -156,9 +197,8 @@ impl Pass<'_> {
             let query = &job.queries[(token * job.shape.heads + head) * self.dim..][..self.dim];
             let mean_square = job.store.mean_square(kv_head, seen.start, seen.end);
             let guards = Guards { ridge: self.block.ridge, head, mean_square, seen: seen.len() };
-            self.descents.push(Descent::begin(kbar, query, guards));
+            self.descents.push(Descent::begin(kbar, &from_centre(query, &self.centre), guards));
         }
-        self.centre = mean(self.descents.iter().map(|d| d.kbar.as_slice()));
     }
 
     /// One iteration of the rows that are going.
@@ -168,7 +208,7 @@ impl Pass<'_> {
         let mut shifts = Vec::with_capacity(rows);
         for (index, row) in going.iter().enumerate() {
             let descent = &self.descents[*row];
-            shifts.push(from_centre(&descent.direction, &descent.kbar, &self.centre));
+            shifts.push(dot(&descent.direction, &descent.kbar));
             self.memory.vectors.numbers()[index * self.padded..(index + 1) * self.padded]
                 .copy_from_slice(&descent.direction);
         }
@@ -178,7 +218,7 @@ impl Pass<'_> {
             let lines = tile.len().div_ceil(LANES);
             // SAFETY: products has a row of `TILE` numbers per row, weights one of `stride`.
             unsafe {
-                let keys = self.keys::<L>(&tile);
+                let keys = self.centred::<L>(&tile);
                 let products = self.memory.products.numbers().as_mut_ptr();
                 self.dots::<L>(rows, keys, &tile, products, TILE);
                 let weights = self.memory.weights.numbers().as_ptr().add(tile.start - self.keys.start);
@@ -209,14 +249,15 @@ impl Pass<'_> {
         let mut shifts = Vec::with_capacity(self.rows);
         for (row, descent) in self.descents.iter_mut().enumerate() {
             let rho = &mut self.memory.vectors.numbers()[row * self.padded..(row + 1) * self.padded];
-            descent.rho(rho);
-            shifts.push(1.0 + from_centre(rho, &descent.kbar, &self.centre));
+            descent.rho();
+            rho.copy_from_slice(&descent.direction);
+            shifts.push(1.0 + dot(rho, &descent.kbar));
         }
         for tile in self.tiles() {
             let lines = tile.len().div_ceil(LANES);
             // SAFETY: as in `step`; values are held for every key of the tile.
             unsafe {
-                let keys = self.keys::<L>(&tile);
+                let keys = self.centred::<L>(&tile);
                 let products = self.memory.products.numbers().as_mut_ptr();
                 self.dots::<L>(self.rows, keys, &tile, products, TILE);
                 let weights = self.memory.weights.numbers().as_ptr().add(tile.start - self.keys.start);
