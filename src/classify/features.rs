@@ -88,11 +88,14 @@ impl Shape {
 /// Calls `sink` with every distinct feature of the text, a batch of at most [`BATCH`] of one group at a time, and returns
 /// the text's shape.
 pub fn scan(text: &str, mut sink: impl FnMut(Group, &[u32])) -> Shape {
-    // Made in its place: a function that returned it would copy 26 kB.
+    let mut word_bits = [0; WORD_CELLS];
+    let mut char_bits = [0; CHAR_CELLS];
+    let mut word_batch = [0; BATCH];
+    let mut char_batch = [0; BATCH];
     let mut scanner = Scanner {
         shape: Shape::default(),
-        words: Fresh { seen: [0; _], batch: [0; BATCH], len: 0 },
-        chars: Fresh { seen: [0; _], batch: [0; BATCH], len: 0 },
+        words: Fresh { seen: &mut word_bits, batch: &mut word_batch, len: 0 },
+        chars: Fresh { seen: &mut char_bits, batch: &mut char_batch, len: 0 },
         before: [SEED; 1 << BEFORE_BITS],
         word: [b'<'; WORD_BYTES + 2],
         len: 0,
@@ -113,10 +116,14 @@ pub fn scan(text: &str, mut sink: impl FnMut(Group, &[u32])) -> Shape {
     scanner.shape
 }
 
-struct Scanner {
+/// Cells of 64 bits for a bit of each bucket.
+const WORD_CELLS: usize = 1 << (WORD_BITS - 6);
+const CHAR_CELLS: usize = 1 << (CHAR_BITS - 6);
+
+struct Scanner<'a> {
     shape: Shape,
-    words: Fresh<{ 1 << (WORD_BITS - 6) }>,
-    chars: Fresh<{ 1 << (CHAR_BITS - 6) }>,
+    words: Fresh<'a, WORD_CELLS>,
+    chars: Fresh<'a, CHAR_CELLS>,
     /// Hashes of words whose features were offered before, by their high bits: most words of a text are repeats.
     before: [u64; 1 << BEFORE_BITS],
     word: [u8; WORD_BYTES + 2],
@@ -162,7 +169,7 @@ static COUNTS: [u64; 256] = {
     counts
 };
 
-impl Scanner {
+impl Scanner<'_> {
     fn run(&mut self, bytes: &[u8], sink: &mut impl FnMut(Group, &[u32])) {
         self.shape.bytes += bytes.len() as u32;
         let mut line_start = true;

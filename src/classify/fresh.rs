@@ -11,17 +11,18 @@ pub const BATCH: usize = 256;
 /// An odd number whose bits are spread: 2^64 over the golden ratio.
 pub const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The features that a text has had, one bit for each bucket of a table of `64 * CELLS`, and those not handed on yet.
-pub struct Fresh<const CELLS: usize> {
+/// The features that a text has had, one bit for each bucket of a table of `64 * CELLS`, and those not handed on yet. The
+/// memory is borrowed: what owns as much gets copied when it is moved.
+pub struct Fresh<'a, const CELLS: usize> {
     /// One bit per bucket.
-    pub seen: [u64; CELLS],
+    pub seen: &'a mut [u64; CELLS],
     /// Buckets to hand on.
-    pub batch: [u32; BATCH],
+    pub batch: &'a mut [u32; BATCH],
     /// How many of these.
     pub len: usize,
 }
 
-impl<const CELLS: usize> Fresh<CELLS> {
+impl<const CELLS: usize> Fresh<'_, CELLS> {
     /// log2 of the buckets; a cell holds 64 of them.
     const BITS: u32 = CELLS.trailing_zeros() + 6;
 
