@@ -97,7 +97,7 @@ where
         http.max_headers(terms.limits.header_fields);
     }
     let answered = watch.clone();
-    let service = service_fn(move |request| answer_h1(handler.clone(), request, conn, answered.clone()));
+    let service = service_fn(move |request| answer_h1(handler.clone(), request, conn, &answered));
     let mut http = http.serve_connection(guard, service);
     let drained = tokio::select! {
         biased;

@@ -48,17 +48,20 @@ where
 }
 
 /// Answers one HTTP/1 request, whose head the guard has judged.
-pub async fn answer_h1<H: Handler>(
+pub fn answer_h1<H: Handler>(
     handler: Arc<H>,
     request: Request<Incoming>,
     conn: Conn,
-    watch: Arc<Watch>,
-) -> Result<Response<Answer<H::Body>>, Infallible> {
+    watch: &Arc<Watch>,
+) -> impl Future<Output = Result<Response<Answer<H::Body>>, Infallible>> + Send + use<H> {
     let answering = watch.answering();
-    Ok(match guarded(async move { handler.handle(request, conn).await }).await {
-        Ok(response) => Answer::handler(response, answering, None),
-        Err(fault) => Answer::edge(&fault, answering, None),
-    })
+    let answer = guarded(handler, request, conn);
+    async move {
+        Ok(match answer.await {
+            Ok(response) => Answer::handler(response, answering, None),
+            Err(fault) => Answer::edge(&fault, answering, None),
+        })
+    }
 }
 
 /// Answers one HTTP/2 request, or refuses it.
@@ -76,18 +79,25 @@ pub async fn answer_h2<H: Handler>(
         (terms.refused)(fault.code());
         return Ok(Answer::edge(&fault, answering, owed));
     }
-    Ok(match guarded(async move { handler.handle(request, conn).await }).await {
+    Ok(match guarded(handler, request, conn).await {
         Ok(response) => Answer::handler(response, answering, owed),
         Err(fault) => Answer::edge(&fault, answering, owed),
     })
 }
 
-/// A panic of one request harms no other; its caller is told that it was our fault. Boxed, because hyper moves what it is
-/// given several times, and everything that one request holds is kilobytes.
-async fn guarded<T>(answer: impl Future<Output = T> + Send) -> Result<T, Fault> {
-    AssertUnwindSafe(Box::pin(answer)).catch_unwind().await.map_err(|_| {
-        tracing::error!("a panic while a request was handled");
-        Fault::new(Kind::Internal, "internal error")
+/// A panic of one request harms no other; its caller is told that it was our fault. Boxed before anything else, because
+/// whoever is given a future moves it, hyper several times, and everything that one request will hold is kilobytes.
+fn guarded<H: Handler>(
+    handler: Arc<H>,
+    request: Request<Incoming>,
+    conn: Conn,
+) -> impl Future<Output = Result<Response<H::Body>, Fault>> + Send + use<H> {
+    let answer = Box::pin(async move { handler.handle(request, conn).await });
+    AssertUnwindSafe(answer).catch_unwind().map(|answered| {
+        answered.map_err(|_| {
+            tracing::error!("a panic while a request was handled");
+            Fault::new(Kind::Internal, "internal error")
+        })
     })
 }
 

@@ -98,7 +98,7 @@ impl Journal {
 
     /// Queues one entry. Never blocks and never waits; when the queue is full the entry is dropped and counted.
     pub fn offer(&self, record: Record) {
-        self.inner.shared.offer(Box::new(record));
+        self.inner.shared.offer(record);
     }
 
     /// Counts a request that was refused before it was a query: it has no entry, because nothing is known of it that an entry
@@ -184,10 +184,11 @@ impl Shared {
         }
     }
 
-    fn offer(&self, record: Box<Record>) {
+    fn offer(&self, record: Record) {
         if !self.enabled {
             return;
         }
+        let record = Box::new(record);
         let mut queue = self.lock();
         if queue.records.len() >= self.capacity {
             drop(queue);
