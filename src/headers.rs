@@ -3,13 +3,12 @@
 //! Joules are structured-field items (RFC 9651): the central figure, with `low`, `high` and `basis` as parameters, or
 //! the token `unknown`.
 
-use std::borrow::Cow;
-
 use http::header::{ALLOW, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
 
 use crate::clock;
 use crate::energy::Joules;
+use crate::policy::decimal::Decimal;
 use crate::policy::types::{Decision, Place, Saved};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -78,7 +77,7 @@ pub fn tell(headers: &mut HeaderMap, told: &Told<'_>) {
     set(headers, JOULES, &joules(told.joules));
     set(headers, SAVED, &saved(told.saved));
     set(headers, DECISION, told.id);
-    set(headers, OVERHEAD, &format!("{:.0}", told.overhead_us));
+    set(headers, OVERHEAD, &format!("{:.0}", Decimal(told.overhead_us)));
 }
 
 /// Says that an answer came from the cache, and who gave it at the time. Nothing was decided and nothing spent; what is
@@ -93,10 +92,16 @@ pub fn tell_cached(headers: &mut HeaderMap, backend: &str, place: Place, figures
 }
 
 fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    let plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    let clean = || text.chars().map(|c| if (' '..='~').contains(&c) { c } else { ' ' }).collect();
-    let clean: Cow<'_, str> = if plain { Cow::Borrowed(text) } else { Cow::Owned(clean()) };
-    if let Ok(value) = HeaderValue::from_str(clean.trim()) {
+    let printable = |c: char| (' '..='~').contains(&c);
+    // The usual case, in one look at all bytes: nothing to clean.
+    let plain = text.bytes().fold(true, |so_far, byte| so_far & printable(char::from(byte)));
+    let value = if plain && !text.starts_with(' ') && !text.ends_with(' ') {
+        HeaderValue::from_str(text)
+    } else {
+        let clean: String = text.chars().map(|c| if printable(c) { c } else { ' ' }).collect();
+        HeaderValue::from_str(clean.trim())
+    };
+    if let Ok(value) = value {
         headers.insert(name, value);
     }
 }
@@ -128,7 +133,7 @@ fn short(x: f64) -> String {
     } else {
         3
     };
-    format!("{x:.digits$}")
+    format!("{:.digits$}", Decimal(x))
 }
 
 #[cfg(test)]

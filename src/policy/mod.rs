@@ -4,6 +4,7 @@
 //! decision, bit for bit.
 
 mod decide;
+pub mod decimal;
 mod eligible;
 pub mod explain;
 mod file;

@@ -1,5 +1,6 @@
 //! The decision in words: one plain ASCII sentence for header, journal and people.
 
+use super::decimal::Decimal;
 use super::eligible::Verdict;
 use super::rank::{Bench, Ranked, figure};
 use super::rules::{Minimise, Rule};
@@ -33,11 +34,11 @@ pub fn why_not(bench: &Bench<'_>, index: usize, chosen: Option<usize>, order: &[
     if class(index) > class(at) {
         return match policy.rule {
             Rule::AllLocal | Rule::Objective { .. } => {
-                format!("P(correct) {:.2} is below the {:.2} asked for", this.chance.mean, bench.bar)
+                format!("P(correct) {:.2} is below the {:.2} asked for", Decimal(this.chance.mean), Decimal(bench.bar))
             }
             Rule::AllCloud => format!("policy {} sends every query to the cloud", policy.name),
             Rule::CoverageThreshold(t) if this.place == Place::Local => {
-                format!("coverage {:.2} is below the threshold {t:.2}", this.chance.mean)
+                format!("coverage {:.2} is below the threshold {:.2}", Decimal(this.chance.mean), Decimal(t))
             }
             Rule::CoverageThreshold(_) => format!("the coverage of {} reaches the threshold", best.backend),
         };
@@ -83,27 +84,29 @@ fn nobody(bench: &Bench<'_>) -> String {
 }
 
 fn chose(bench: &Bench<'_>, own: &Candidate) -> String {
-    let (name, p, domain) = (&own.backend, own.chance.mean, bench.domain);
+    let (name, chance, domain) = (&own.backend, own.chance.mean, bench.domain);
+    let (p, bar) = (Decimal(chance), Decimal(bench.bar));
     let private = bench.signals.private || bench.policy.private;
     match bench.policy.rule {
         _ if private => format!("private: only local backends may answer; {name} with P(correct) {p:.2} in {domain}"),
         Rule::AllLocal => format!("every query stays local: {name} with P(correct) {p:.2} in {domain}"),
         Rule::AllCloud => format!("every query goes to the cloud: {name} with P(correct) {p:.2} in {domain}"),
-        Rule::CoverageThreshold(t) if own.place == Place::Local && p >= t => {
-            format!("coverage {p:.2} of {domain} at {name} reaches the threshold {t:.2}")
+        Rule::CoverageThreshold(t) if own.place == Place::Local && chance >= t => {
+            format!("coverage {p:.2} of {domain} at {name} reaches the threshold {:.2}", Decimal(t))
         }
         Rule::CoverageThreshold(t) => format!("no local coverage of {domain} reaches the threshold {t:.2}: {name}"),
-        Rule::Objective { .. } if p < bench.bar => {
-            format!("no backend reaches P(correct) {:.2} in {domain}: {name} comes nearest with {p:.2}", bench.bar)
+        Rule::Objective { .. } if chance < bench.bar => {
+            format!("no backend reaches P(correct) {bar:.2} in {domain}: {name} comes nearest with {p:.2}")
         }
         Rule::Objective { minimise, .. } => least(bench, minimise, own),
     }
 }
 
 fn least(bench: &Bench<'_>, minimise: Minimise, own: &Candidate) -> String {
-    let (name, p, domain, bar) = (&own.backend, own.chance.mean, bench.domain, bench.bar);
+    let (name, domain) = (&own.backend, bench.domain);
+    let (p, bar) = (Decimal(own.chance.mean), Decimal(bench.bar));
     let each = bench.signals.candidates.iter().zip(bench.verdicts);
-    let good: Vec<&Candidate> = each.filter(|(c, v)| v.ready() && c.chance.mean >= bar).map(|(c, _)| c).collect();
+    let good: Vec<&Candidate> = each.filter(|(c, v)| v.ready() && c.chance.mean >= bench.bar).map(|(c, _)| c).collect();
     if good.len() == 1 {
         return format!("only {name} reaches P(correct) {bar:.2} in {domain}: it has {p:.2}");
     }
@@ -136,10 +139,10 @@ fn noun(minimise: Minimise) -> &'static str {
 fn amount(minimise: Minimise, x: f64) -> String {
     match minimise {
         Minimise::Energy => format!("{} J", short(x)),
-        Minimise::Cost => format!("{x:.6} USD"),
+        Minimise::Cost => format!("{:.6} USD", Decimal(x)),
         Minimise::Carbon => format!("{} g CO2e", short(x)),
         Minimise::Latency => format!("{} s", short(x)),
-        Minimise::Errors => format!("chance of error {x:.2}"),
+        Minimise::Errors => format!("chance of error {:.2}", Decimal(x)),
         Minimise::Sum(_) => short(x),
     }
 }
@@ -148,9 +151,9 @@ fn amount(minimise: Minimise, x: f64) -> String {
 pub fn short(x: f64) -> String {
     match x.abs() {
         0.0 => "0".to_owned(),
-        a if a >= 100.0 => format!("{x:.0}"),
-        a if a >= 1.0 => format!("{x:.1}"),
-        a if a >= 0.01 => format!("{x:.3}"),
+        a if a >= 100.0 => format!("{:.0}", Decimal(x)),
+        a if a >= 1.0 => format!("{:.1}", Decimal(x)),
+        a if a >= 0.01 => format!("{:.3}", Decimal(x)),
         _ => format!("{x:.1e}"),
     }
 }
