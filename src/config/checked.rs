@@ -102,6 +102,8 @@ pub struct Limits {
     pub connections: usize,
     /// Requests in flight; one more is shed with 503 and retry-after.
     pub in_flight: usize,
+    /// How many of these one tenant may have, so that one alone cannot shut out the others. All of them unless configured.
+    pub tenant_in_flight: usize,
     /// A client that stops reading is cut after this.
     pub write_stall: Duration,
 }

@@ -77,6 +77,7 @@ pub struct Limits {
     pub json_depth: Option<i64>,
     pub connections: Option<i64>,
     pub in_flight: Option<i64>,
+    pub tenant_in_flight: Option<i64>,
     pub write_stall: Option<String>,
 }
 

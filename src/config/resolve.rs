@@ -133,6 +133,8 @@ fn limits(raw: &raw::Limits, problems: &mut Problems) -> Option<Limits> {
     let json_depth = count("json_depth", raw.json_depth, 64, 120);
     let connections = count("connections", raw.connections, 1024, 1_000_000);
     let in_flight = count("in_flight", raw.in_flight, 256, 1_000_000);
+    let all = in_flight.and_then(|seats: usize| i64::try_from(seats).ok()).unwrap_or(1_000_000);
+    let tenant_in_flight = count("tenant_in_flight", raw.tenant_in_flight, all, all);
     Some(Limits {
         first_byte: first_byte?,
         head: head?,
@@ -145,6 +147,7 @@ fn limits(raw: &raw::Limits, problems: &mut Problems) -> Option<Limits> {
         json_depth: json_depth?,
         connections: connections?,
         in_flight: in_flight?,
+        tenant_in_flight: tenant_in_flight?,
         write_stall: write_stall?,
     })
 }

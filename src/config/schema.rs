@@ -55,6 +55,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("limits.json_depth", Shape::Int),
     ("limits.connections", Shape::Int),
     ("limits.in_flight", Shape::Int),
+    ("limits.tenant_in_flight", Shape::Int),
     ("limits.write_stall", Shape::Span),
     ("backends.*.place", Shape::Text),
     ("backends.*.kind", Shape::Text),

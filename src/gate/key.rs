@@ -9,6 +9,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use subtle::ConstantTimeEq;
 
+use super::room::Room;
 use crate::config::checked::ClientKey;
 use crate::fault::{Fault, Kind};
 
@@ -25,6 +26,8 @@ const BEARER: &[u8] = b"bearer ";
 pub(super) struct Tenant {
     pub name: Arc<str>,
     pub private: bool,
+    /// Shared by all keys of one tenant.
+    pub room: Arc<Room>,
 }
 
 /// The known keys. Without any, every caller is [`OPEN_TENANT`].
@@ -35,13 +38,17 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    pub fn new(keys: &[ClientKey]) -> Self {
+    /// Each tenant gets `seats`.
+    pub fn new(keys: &[ClientKey], seats: usize) -> Self {
         let mut by_prefix: HashMap<_, Vec<_>> = HashMap::with_capacity(keys.len());
+        let mut rooms: HashMap<&str, Arc<Room>> = HashMap::new();
         for key in keys {
-            let tenant = Tenant { name: key.tenant.clone(), private: key.private };
+            let room = rooms.entry(&key.tenant).or_insert_with(|| Room::new(seats)).clone();
+            let tenant = Tenant { name: key.tenant.clone(), private: key.private, room };
             by_prefix.entry(prefix(&key.hash)).or_default().push((key.hash, tenant));
         }
-        Self { by_prefix, open: Tenant { name: OPEN_TENANT.into(), private: false } }
+        let open = Tenant { name: OPEN_TENANT.into(), private: false, room: Room::new(seats) };
+        Self { by_prefix, open }
     }
 
     pub fn is_open(&self) -> bool {
@@ -117,7 +124,7 @@ mod tests {
             hash: *blake3::hash(text.as_bytes()).as_bytes(),
             private,
         };
-        Keys::new(&[key("alice", KEY, false), key("bob", "another-key", true)])
+        Keys::new(&[key("alice", KEY, false), key("bob", "another-key", true)], 1)
     }
 
     fn check(fields: &[(&str, &[u8])]) -> Result<String, Kind> {

@@ -1,30 +1,29 @@
 //! The gate: who is asking, may they, and is there room. First stage of the request path, before the body is read.
 //!
 //! Invariant: a [`Seat`] is one request in flight, counted until it is dropped with the last byte of its answer, and
-//! there are never more seats than `limits.in_flight`. A full house is refused at once; nothing waits here.
+//! there are never more seats than `limits.in_flight`, nor of one tenant more than `limits.tenant_in_flight`. Who finds
+//! no room is refused at once; nothing waits here, so that nobody can wait for ever behind another tenant's queue.
 //! Nothing a client writes can name a host: this module reads a key, `Host` and `Origin`, and no routing header.
 
 mod conn;
 mod key;
 mod origin;
+mod room;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use http::request::Parts;
 
 use crate::config::Config;
 use crate::config::checked::{ClientKey, Limits, Server};
-use crate::fault::{Fault, Kind};
+use crate::fault::Fault;
+
+use room::{Place, Room};
 
 pub use conn::Conn;
 pub use key::{KEY_BYTES, OPEN_TENANT};
 pub use origin::check_local;
-
-/// When a shed caller may come back: about the time a short answer takes to free a seat.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Who may ask, and how many at once.
 pub struct Gate {
@@ -41,7 +40,7 @@ pub struct Seat {
     pub tenant: Arc<str>,
     /// This caller's queries never leave the machine.
     pub private: bool,
-    _place: Place,
+    _places: [Place; 2],
 }
 
 /// Why a gate cannot be opened.
@@ -62,24 +61,25 @@ impl Gate {
 
     /// A gate for one listener.
     pub fn of(server: &Server, limits: &Limits) -> Result<Self, GateError> {
-        Self::with(server.listen, &server.keys, limits.in_flight)
+        Self::with(server.listen, &server.keys, limits.in_flight, limits.tenant_in_flight)
     }
 
-    fn with(listen: SocketAddr, keys: &[ClientKey], seats: usize) -> Result<Self, GateError> {
-        let keys = key::Keys::new(keys);
+    fn with(listen: SocketAddr, keys: &[ClientKey], seats: usize, of_tenant: usize) -> Result<Self, GateError> {
+        let keys = key::Keys::new(keys, of_tenant);
         let loopback = listen.ip().is_loopback();
         if keys.is_open() && !loopback {
             return Err(GateError::OpenToAll(listen));
         }
-        Ok(Self { keys, loopback, room: Arc::new(Room { taken: AtomicUsize::new(0), seats }) })
+        Ok(Self { keys, loopback, room: Room::new(seats) })
     }
 
     /// Lets a request in, or says why not. Looks at the head only.
     pub fn admit(&self, head: &Parts, _conn: &Conn) -> Result<Seat, Fault> {
         self.check(head)?;
         let tenant = self.keys.tenant(&head.headers)?;
-        let place = self.room.take()?;
-        Ok(Seat { tenant: tenant.name.clone(), private: tenant.private, _place: place })
+        let own = tenant.room.take("too many requests of this tenant in flight")?;
+        let place = self.room.take("too many requests in flight")?;
+        Ok(Seat { tenant: tenant.name.clone(), private: tenant.private, _places: [own, place] })
     }
 
     /// The part of [`Gate::admit`] that also holds for requests that need no key and no room, such as `/healthz`.
@@ -89,45 +89,24 @@ impl Gate {
 
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
-        self.room.taken.load(Ordering::Relaxed)
+        self.room.taken()
     }
 
     /// Whether the next request would be shed.
     pub fn is_full(&self) -> bool {
-        self.in_flight() >= self.room.seats
-    }
-}
-
-#[derive(Debug)]
-struct Room {
-    taken: AtomicUsize,
-    seats: usize,
-}
-
-impl Room {
-    fn take(self: &Arc<Self>) -> Result<Place, Fault> {
-        let one_more = |taken: usize| (taken < self.seats).then_some(taken + 1);
-        match self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more) {
-            Ok(_) => Ok(Place(self.clone())),
-            Err(_) => Err(Fault::new(Kind::Overloaded, "too many requests in flight").retry_after(RETRY_AFTER)),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Place(Arc<Room>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        self.room.is_full()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use http::Request;
 
+    use super::room::RETRY_AFTER;
     use super::*;
+    use crate::fault::Kind;
 
     const CONN: Conn =
         Conn { peer: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1), tls: false };
@@ -140,25 +119,28 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
+    fn key(tenant: &str, text: &str) -> ClientKey {
+        ClientKey { tenant: tenant.into(), hash: *blake3::hash(text.as_bytes()).as_bytes(), private: true }
+    }
+
     fn keyed(listen: &str, seats: usize) -> Gate {
-        let key = ClientKey { tenant: "alice".into(), hash: *blake3::hash(b"secret").as_bytes(), private: true };
-        Gate::with(listen.parse().unwrap(), &[key], seats).unwrap()
+        Gate::with(listen.parse().unwrap(), &[key("alice", "secret")], seats, seats).unwrap()
     }
 
     #[test]
     fn without_keys_only_a_loopback_listener_opens() {
         for open in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:8080"] {
-            assert!(Gate::with(open.parse().unwrap(), &[], 1).is_ok(), "{open}");
+            assert!(Gate::with(open.parse().unwrap(), &[], 1, 1).is_ok(), "{open}");
         }
         for public in ["0.0.0.0:8080", "[::]:8080", "10.0.0.1:80", "[::ffff:127.0.0.1]:80"] {
-            let error = Gate::with(public.parse().unwrap(), &[], 1).err().unwrap();
+            let error = Gate::with(public.parse().unwrap(), &[], 1, 1).err().unwrap();
             assert!(error.to_string().contains("server.keys"), "{error}");
         }
     }
 
     #[test]
     fn an_open_gate_admits_local_callers_whatever_key_they_send() {
-        let gate = Gate::with("127.0.0.1:0".parse().unwrap(), &[], 4).unwrap();
+        let gate = Gate::with("127.0.0.1:0".parse().unwrap(), &[], 4, 4).unwrap();
         let seat = gate.admit(&head("localhost:1", Some("unused")), &CONN).unwrap();
         assert_eq!((&*seat.tenant, seat.private), (OPEN_TENANT, false));
         assert_eq!(gate.admit(&head("evil.example", None), &CONN).unwrap_err().kind, Kind::Forbidden);
@@ -186,6 +168,24 @@ mod tests {
         assert_eq!(gate.in_flight(), 2);
         drop(first);
         assert!(admit().is_ok());
+    }
+
+    #[test]
+    fn one_tenant_cannot_take_the_seats_of_another() {
+        let keys = [key("alice", "first"), key("alice", "second"), key("bob", "other")];
+        let gate = Gate::with("127.0.0.1:80".parse().unwrap(), &keys, 3, 2).unwrap();
+        let admit = |key| gate.admit(&head("localhost", Some(key)), &CONN);
+        let (one, _two) = (admit("first").unwrap(), admit("second").unwrap());
+        for key in ["first", "second"] {
+            let shed = admit(key).unwrap_err();
+            assert_eq!((shed.kind, shed.retry_after), (Kind::Overloaded, Some(RETRY_AFTER)));
+        }
+        let other = admit("other").unwrap();
+        assert!(gate.is_full() && admit("other").is_err(), "the house is full");
+        drop(other);
+        assert_eq!(gate.in_flight(), 2, "whoever was refused holds nothing");
+        drop(one);
+        assert!(admit("first").is_ok());
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub fn limits() -> Limits {
         json_depth: 64,
         connections: 64,
         in_flight: 64,
+        tenant_in_flight: 64,
         write_stall: long,
     }
 }
