@@ -250,6 +250,7 @@ impl Running {
             let _ = tokio::task::spawn_blocking(move || ledger.settle()).await;
         }
         self.app.journal.flush().await;
+        self.app.learning.keep();
         self.watching.begin();
         admin.ended().await;
     }

@@ -120,6 +120,14 @@ impl Learning {
         }
     }
 
+    /// Writes what is not on disk yet: for the end of a gateway.
+    pub fn keep(&self) {
+        let mut inner = self.lock();
+        if inner.changed {
+            self.save(&mut inner);
+        }
+    }
+
     /// For the admin page.
     pub fn facts(&self) -> Value {
         let inner = self.lock();
@@ -150,13 +158,7 @@ impl Learning {
 
 impl Drop for Learning {
     fn drop(&mut self) {
-        let mut inner = std::mem::replace(
-            &mut *self.lock(),
-            Inner { estimates: BTreeMap::new(), backends: Vec::new(), saved: clock::now(), changed: false },
-        );
-        if inner.changed {
-            self.save(&mut inner);
-        }
+        self.keep();
     }
 }
 

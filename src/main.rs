@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "train")]
 use wattroute::cli::train;
-use wattroute::cli::{ask, check, classify, energy, explain, journal, models, profile, serve, tables};
+use wattroute::cli::{ask, check, classify, energy, explain, journal, models, profile, report, serve, tables};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -53,8 +53,10 @@ enum Command {
     Energy(energy::Args),
     /// Ask a local model every question of a suite and write its table
     Profile(profile::Args),
-    /// Show and check intelligence-per-watt tables
+    /// Show, check, compare and join intelligence-per-watt tables
     Tables(tables::Args),
+    /// Draw measured tables: a page, JSON and pictures
+    Report(report::Args),
     /// What was decided, used and saved
     Journal(journal::JournalArgs),
 }
@@ -73,7 +75,8 @@ fn main() -> ExitCode {
         Command::Models(args) => models::run(&args),
         Command::Energy(args) => energy::run(config, &args),
         Command::Profile(args) => profile::run(config, &args),
-        Command::Tables(args) => tables::run(&args),
+        Command::Tables(args) => tables::run(config, &args),
+        Command::Report(args) => report::run(config, &args),
         Command::Journal(args) => journal::run(config, &args),
     }
 }

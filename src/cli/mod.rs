@@ -9,6 +9,7 @@ pub mod explain;
 pub mod journal;
 pub mod models;
 pub mod profile;
+pub mod report;
 pub mod serve;
 pub mod tables;
 #[cfg(feature = "train")]

@@ -9,7 +9,9 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::say;
+use crate::classify::domain::Domain;
 use crate::config::problem::{Problem, Problems};
+use crate::learn;
 use crate::profile::table;
 use crate::tables::merge::Questions;
 use crate::tables::{self, Table, show};
@@ -19,6 +21,7 @@ use crate::tables::{self, Table, show};
 #[command(after_help = "Examples:
   wattroute tables show                                all shipped tables, best IPJ first
   wattroute tables show qwen3-8b@m4-max --json
+  wattroute tables show --learned                      what traffic has taught beside the tables
   wattroute tables check mine.json eval/tables         every problem with file, row and key
   wattroute tables diff before.json after.json         what differs, and whether that is more than noise
   wattroute tables diff a.json b.json --answers a.records.jsonl b.records.jsonl
@@ -37,6 +40,9 @@ enum Action {
     Show {
         /// A shipped table (qwen3-8b@m4-max), a model's name, or a JSON file
         name: Option<String>,
+        /// What the gateway of this configuration has learned beside its tables
+        #[arg(long, conflicts_with = "name")]
+        learned: bool,
     },
     /// List every problem of table files; all shipped tables without a file
     Check {
@@ -78,14 +84,41 @@ Unlike tables (model, device, runtime, attention, basis, driver, power cap) are 
 }
 
 /// Runs the command: 0 done and no problem, 1 otherwise.
-pub fn run(args: &Args) -> ExitCode {
+pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
     match &args.action {
-        Action::Show { name: Some(name) } => show_one(name, args.json),
-        Action::Show { name: None } => list(args.json),
+        Action::Show { learned: true, .. } => learned(config, args.json),
+        Action::Show { name: Some(name), .. } => show_one(name, args.json),
+        Action::Show { name: None, .. } => list(args.json),
         Action::Check { files } => check(files, args.json),
         Action::Diff { a, b, answers } => diff(a, b, answers.as_deref(), args.json),
         Action::Merge { files, out, pooled } => merge(files, out, *pooled, args.json),
     }
+}
+
+/// Factors on the tables, from the file beside the journal.
+fn learned(config: Option<&Path>, as_json: bool) -> ExitCode {
+    let config = match super::serve::checked(config) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let estimates = match learn::earlier(&learn::file(&config.journal.path)) {
+        Ok(estimates) => estimates,
+        Err(why) => return super::fail(&why),
+    };
+    if as_json {
+        return print_json(&json!({ "learning": config.learning.name(), "backends": learn::told(&estimates) }));
+    }
+    let mut out = format!("learning is {}; each figure is its table's times the factor\n", config.learning.name());
+    let _ = writeln!(out, "{:<28} {:<46} {:>8} {:>8}", "backend", "figure", "factor", "answers");
+    for (name, e) in &estimates {
+        let figures = [("joules", &e.joules), ("seconds to the first token", &e.first), ("seconds per token", &e.rest)];
+        let lengths = Domain::all().map(Domain::name).zip(&e.output).filter(|(_, t)| t.n > 0);
+        for (figure, track) in figures.into_iter().chain(lengths) {
+            let _ = writeln!(out, "{name:<28} {figure:<46} {:>8.3} {:>8}", track.factor(), track.n);
+        }
+    }
+    say(&out);
+    ExitCode::SUCCESS
 }
 
 fn named(name: &str) -> Result<Arc<Table>, Problems> {

@@ -6,6 +6,7 @@
 
 pub mod grade;
 pub mod record;
+pub mod report;
 pub mod run;
 pub mod suite;
 pub mod table;

@@ -145,6 +145,8 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("moka", &["cache"]),
     ("reqwest", &["fetch", "models", "backend", "cli"]),
     ("clap", &["cli", "main"]),
+    ("tiny_skia", &["profile"]),
+    ("ttf_parser", &["profile"]),
 ];
 
 #[test]
