@@ -3,7 +3,7 @@
 //! Invariant: a row's numbers depend on its own sequence alone, bit for bit, whatever other rows are beside it.
 #![allow(unsafe_code, reason = "tasks write disjoint rows; each block says why it is sound")]
 
-use crate::engine::acts::Acts;
+use crate::engine::acts::{Acts, Kinds};
 use crate::engine::matmul::{Product, matmul};
 use crate::engine::model::Model;
 use crate::engine::packed::Packed;
@@ -74,7 +74,7 @@ impl Model {
         s: &mut Scratch,
     ) -> Result<(), EngineError> {
         let (arch, pool, level) = (&self.arch, &self.pool, self.level);
-        self.normed(&mut s.acts, &s.stream, &layer.attention_norm).map_err(step)?;
+        self.normed(&mut s.acts, &s.stream, &layer.attention_norm, Kinds::of(&layer.qkv)).map_err(step)?;
         let [wq, wk, wv] = &layer.qkv;
         let mut products = [
             Product { weights: wq, out: &mut s.queries, stride: arch.q_width(), add: false },
@@ -85,7 +85,7 @@ impl Model {
         self.place(index, layer, s).map_err(step)?;
         self.attend(index, runs, piece, s)?;
         let (attended, width) = (&s.attended, arch.q_width());
-        s.acts.reset(attended.len() / width, width);
+        s.acts.reset(attended.len() / width, width, Kinds::of([&layer.output]));
         let copy = |row: usize, out: &mut [f32]| {
             out.iter_mut().zip(attended.iter().skip(row * width)).for_each(|(o, a)| *o = *a);
         };
@@ -147,7 +147,7 @@ impl Model {
 
     fn feed_forward(&self, layer: &Layer, s: &mut Scratch) -> Result<(), Panicked> {
         let (pool, level, inner, activation) = (&self.pool, self.level, self.arch.inner, self.arch.activation);
-        self.normed(&mut s.acts, &s.stream, &layer.inner_norm)?;
+        self.normed(&mut s.acts, &s.stream, &layer.inner_norm, Kinds::of(&layer.gate_up))?;
         let [gate, up] = &layer.gate_up;
         let mut products = [
             Product { weights: gate, out: &mut s.gate, stride: inner, add: false },
@@ -155,7 +155,7 @@ impl Model {
         ];
         matmul(pool, level, &s.acts, &mut products)?;
         let (gate, up) = (&s.gate, &s.up);
-        s.acts.reset(gate.len() / inner, inner);
+        s.acts.reset(gate.len() / inner, inner, Kinds::of([&layer.down]));
         let activate = |row: usize, out: &mut [f32]| {
             let part = row * inner..(row + 1) * inner;
             if let (Some(g), Some(u)) = (gate.get(part.clone()), up.get(part)) {
@@ -182,9 +182,9 @@ impl Model {
     }
 
     /// The norm of every row of `stream`, quantised.
-    fn normed(&self, acts: &mut Acts, stream: &[f32], weight: &[f32]) -> Result<(), Panicked> {
+    fn normed(&self, acts: &mut Acts, stream: &[f32], weight: &[f32], kinds: Kinds) -> Result<(), Panicked> {
         let (width, level, epsilon) = (self.arch.width, self.level, self.arch.epsilon);
-        acts.reset(stream.len() / width, width);
+        acts.reset(stream.len() / width, width, kinds);
         let fill = |row: usize, out: &mut [f32]| {
             if let Some(x) = stream.get(row * width..(row + 1) * width) {
                 norm(level, x, weight, epsilon, out);
@@ -220,9 +220,9 @@ impl Model {
         if wanted.is_empty() {
             return Ok(());
         }
-        self.normed(&mut s.acts, &s.last, &self.weights.norm)?;
-        s.logits.resize(wanted.len() * vocabulary, 0.0);
         let weights = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        self.normed(&mut s.acts, &s.last, &self.weights.norm, Kinds::of([weights]))?;
+        s.logits.resize(wanted.len() * vocabulary, 0.0);
         let product = Product { weights, out: &mut s.logits, stride: vocabulary, add: false };
         matmul(&self.pool, self.level, &s.acts, &mut [product])?;
         for (run, row) in wanted.into_iter().zip(s.logits.chunks_exact(vocabulary)) {

@@ -161,23 +161,20 @@ impl Worker {
 
     fn step(&mut self) {
         let prompts = self.readers();
-        let speaking = self.running.iter().filter(|sequence| sequence.left() == 0).count();
         let left: Vec<usize> = prompts.iter().filter_map(|at| self.running.get(*at)).map(Sequence::left).collect();
         let mut takes = vec![0; self.running.len()];
-        for (at, share) in prompts.iter().zip(share(self.pace.chunk(speaking), &left)) {
+        let chunk = if left.is_empty() { 0 } else { self.pace.chunk() };
+        for (at, share) in prompts.iter().zip(share(chunk, &left)) {
             if let Some(take) = takes.get_mut(*at) {
                 *take = share;
             }
         }
+        let read: usize = takes.iter().sum();
         for (sequence, take) in self.running.iter_mut().zip(takes) {
             sequence.feed(take);
         }
-        let tokens: usize = self.running.iter().map(|sequence| sequence.next.len()).sum();
         let began = clock::now();
         let mut results = self.forward().into_iter();
-        if !prompts.is_empty() {
-            self.pace.saw(tokens, (clock::now() - began).as_secs_f64());
-        }
         let (level, table, ends) = (self.model.level(), Arc::clone(&self.tokenizer), self.ends.clone());
         self.settle(&mut |sequence| {
             if sequence.next.is_empty() {
@@ -189,6 +186,7 @@ impl Worker {
             catch_unwind(AssertUnwindSafe(|| after(sequence, level, &table, &ends)))
                 .unwrap_or_else(|_| Fate::Fails(bug()))
         });
+        self.pace.saw(read, (clock::now() - began).as_secs_f64());
     }
 
     /// Streams that read their prompt in the next step, their cached beginnings in place.

@@ -2,11 +2,12 @@
 //!
 //! Callers give several matrices that share an input (Q, K and V; gate and up), so that a layer costs four regions.
 //! This file chooses the kernel and places the results; the kernels are in
-//! `matmul_avx512`, `matmul_avx2` and below.
+//! `matmul_avx512`, `matmul_avx2` and `matmul_portable`.
 #![allow(unsafe_code, reason = "tasks write disjoint rows of one output; each block says why it is sound")]
 
 use crate::engine::acts::Acts;
-use crate::engine::packed::{Format, Packed, ROWS, code, float, scales};
+use crate::engine::matmul_portable::portable;
+use crate::engine::packed::{Packed, ROWS};
 #[cfg(target_arch = "x86_64")]
 use crate::engine::{matmul_avx2::Avx2, matmul_avx512::Avx512, matmul_frame};
 use crate::lla::pool::{Panicked, Pool, Shards};
@@ -86,56 +87,14 @@ pub fn rows16(level: Level, weights: &Packed, group: usize, acts: &Acts, token: 
     }
 }
 
-/// The definition of the result, in plain code; every other kernel is tested against it.
-fn portable(weights: &Packed, group: usize, acts: &Acts, token: usize, tokens: usize, sums: &mut Sums) {
-    let format = weights.format();
-    let rows = weights.group(group);
-    for sum in sums.iter_mut().take(tokens) {
-        *sum = [0.0; ROWS];
-    }
-    for (b, block) in rows.chunks_exact(format.block_bytes()).enumerate() {
-        let first = b * format.group;
-        for (t, sum) in sums.iter_mut().enumerate().take(tokens) {
-            let row = (token + t) * acts.columns;
-            let at = row + first..row + first + format.group;
-            if format.is_plain() {
-                plain(format, block, acts.floats.get(at).unwrap_or(&[]), sum);
-                continue;
-            }
-            let codes = acts.codes.get(at.clone()).unwrap_or(&[]);
-            let scale = acts.scales.get(at.start / 32).copied().unwrap_or(0.0);
-            let all = if format.group == 16 { &acts.half_sums } else { &acts.sums };
-            let total = all.get(at.start / format.group).copied().unwrap_or(0.0);
-            for (lane, s) in sum.iter_mut().enumerate() {
-                let dot: i32 = codes
-                    .iter()
-                    .enumerate()
-                    .map(|(c, a)| i32::from(code(format, block, lane, c)) * i32::from(*a))
-                    .sum();
-                let (d, m) = scales(format, block, lane);
-                #[expect(clippy::cast_precision_loss, reason = "below 2^24")]
-                let dot = dot as f32;
-                *s += dot * (d * scale) + m * total;
-            }
-        }
-    }
-}
-
-/// A block of plain weights.
-fn plain(format: Format, block: &[u8], values: &[f32], sum: &mut [f32; ROWS]) {
-    for (column, value) in values.iter().enumerate() {
-        for (lane, s) in sum.iter_mut().enumerate() {
-            *s += float(format, block, column * ROWS + lane) * value;
-        }
-    }
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
     use half::f16;
 
-    use crate::engine::packed::{set_code, set_scales};
+    use crate::engine::acts::Kinds;
+    use crate::engine::block::{set_code, set_integers, set_scales};
+    use crate::engine::packed::{Format, WIDE};
 
     /// A matrix of random codes and scales.
     pub fn random(rows: usize, columns: usize, format: Format, seed: u64) -> Packed {
@@ -153,8 +112,12 @@ pub mod tests {
                 continue;
             }
             for lane in 0..ROWS {
-                set_scales(format, block, lane, random.f32() * 0.1, -random.f32());
-                for c in 0..format.group {
+                let mut half = |below: f32| f16::from_f32(random.f32() * below);
+                set_scales(format, block, lane, half(if format.wide { 0.002 } else { 0.1 }), half(-0.1));
+                for part in 0..format.parts() * usize::from(format.wide) {
+                    set_integers(format, block, lane, part, random.i8(-128..), random.i8(..));
+                }
+                for c in 0..format.columns() {
                     set_code(format, block, lane, c, random.u8(..) & ((1_u16 << format.bits) - 1) as u8);
                 }
             }
@@ -164,42 +127,43 @@ pub mod tests {
 
     fn acts(rows: usize, columns: usize) -> Acts {
         let mut acts = Acts::default();
-        acts.reset(rows, columns);
+        acts.reset(rows, columns, Kinds { narrow: true, wide: columns.is_multiple_of(WIDE) });
         let fill = |index: usize, row: &mut [f32]| {
             let mut random = fastrand::Rng::with_seed(index as u64 + 11);
             row.iter_mut().for_each(|x| *x = random.f32() * 2.0 - 1.0);
+            // The extremes that could overflow a narrow intermediate sum.
+            let extreme = if index.is_multiple_of(2) { 1.0 } else { -1.0 };
+            row[..32].fill(extreme);
+            row[columns - columns.min(WIDE)..].iter_mut().take(64 * (index % 5)).for_each(|x| *x = extreme);
         };
         acts.fill(&Pool::new(1), Level::Portable, columns, &fill).unwrap();
-        // The extremes that could overflow a narrow intermediate sum.
-        acts.codes[..32].fill(127);
-        acts.codes[32..64].fill(-127);
-        for b in 0..acts.sums.len() {
-            let sum = |r: std::ops::Range<usize>| acts.codes[r].iter().map(|c| f32::from(*c)).sum::<f32>();
-            let (low, high) = (sum(b * 32..b * 32 + 16), sum(b * 32 + 16..b * 32 + 32));
-            acts.half_sums[2 * b] = acts.scales[b] * low;
-            acts.half_sums[2 * b + 1] = acts.scales[b] * high;
-            acts.sums[b] = acts.scales[b] * (low + high);
-        }
         acts
     }
 
-    const FORMATS: [Format; 10] = [
-        Format { bits: 4, group: 16, minimum: false },
-        Format { bits: 4, group: 16, minimum: true },
-        Format { bits: 4, group: 32, minimum: false },
-        Format { bits: 4, group: 32, minimum: true },
-        Format { bits: 5, group: 32, minimum: false },
-        Format { bits: 5, group: 32, minimum: true },
-        Format { bits: 6, group: 16, minimum: false },
-        Format { bits: 8, group: 32, minimum: false },
+    const FORMATS: [Format; 12] = [
+        Format::narrow(4, false),
+        Format::narrow(4, true),
+        Format::narrow(5, false),
+        Format::narrow(5, true),
+        Format::narrow(8, false),
+        Format::wide(4, 16, false),
+        Format::wide(4, 16, true),
+        Format::wide(4, 32, true),
+        Format::wide(5, 32, true),
+        Format::wide(6, 16, false),
         Format::F16,
         Format::F32,
     ];
 
+    /// Columns that a format takes: those, or as many wide blocks.
+    fn columns(format: Format, narrow: usize) -> usize {
+        if format.wide { narrow / 32 * WIDE } else { narrow }
+    }
+
     #[test]
     fn every_level_gives_the_portable_result() {
         for format in FORMATS {
-            for (rows, columns) in [(16, 64), (35, 160)] {
+            for (rows, columns) in [(16, columns(format, 64)), (35, columns(format, 96))] {
                 let weights = random(rows, columns, format, 5);
                 let acts = acts(11, columns);
                 for (token, tokens) in [(0, 1), (1, 2), (0, 3), (3, 5), (0, 7), (3, 8)] {
@@ -221,8 +185,9 @@ pub mod tests {
     #[test]
     fn the_portable_result_is_the_product_of_the_stored_values() {
         for format in FORMATS {
-            let weights = random(20, 96, format, 9);
-            let acts = acts(2, 96);
+            let columns = columns(format, 96);
+            let weights = random(20, columns, format, 9);
+            let acts = acts(2, columns);
             let mut row = Vec::new();
             for group in 0..2 {
                 let mut sums = [[0.0; ROWS]; TOKENS];
@@ -230,11 +195,16 @@ pub mod tests {
                 for (t, sum) in sums.iter().enumerate().take(2) {
                     for (lane, got) in sum.iter().enumerate().take(20 - group * ROWS) {
                         weights.row(group * ROWS + lane, &mut row);
-                        let value = |c: usize| match format.is_plain() {
-                            true => f64::from(acts.floats[t * 96 + c]),
-                            false => f64::from(acts.codes[t * 96 + c]) * f64::from(acts.scales[(t * 96 + c) / 32]),
+                        let value = |c: usize| {
+                            let at = t * columns + c;
+                            let coded = |codes: &[i8], scale: f32| f64::from(codes[at]) * f64::from(scale);
+                            match (format.is_plain(), format.wide) {
+                                (true, _) => f64::from(acts.floats[at]),
+                                (_, false) => coded(&acts.narrow.codes, acts.narrow.scales[at / 32]),
+                                (_, true) => coded(&acts.wide.codes, acts.wide.scales[at / WIDE]),
+                            }
                         };
-                        let want: f64 = (0..96).map(|c| f64::from(row[c]) * value(c)).sum();
+                        let want: f64 = (0..columns).map(|c| f64::from(row[c]) * value(c)).sum();
                         assert!((f64::from(*got) - want).abs() < 1e-3 * want.abs().max(1.0), "{format:?}");
                     }
                 }
@@ -244,7 +214,7 @@ pub mod tests {
 
     #[test]
     fn results_go_to_their_places() {
-        let format = FORMATS[3];
+        let format = FORMATS[1];
         let (a, b) = (random(20, 64, format, 1), random(48, 64, format, 2));
         let acts = acts(10, 64);
         let pool = Pool::new(2);

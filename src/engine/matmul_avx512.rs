@@ -3,18 +3,21 @@
 #![allow(clippy::indexing_slicing, reason = "arrays of fixed size, indexed by constants of the kernel's own loops")]
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_and_si512, _mm512_cvtepi32_ps,
-    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_add_epi8,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_srli_epi16, _mm512_storeu_ps,
+    __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_cvtepi8_epi16, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_add_epi8, _mm512_mul_ps, _mm512_mullo_epi32,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi32,
+    _mm512_srai_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
 };
 
 use crate::engine::matmul_frame::{Kernels, Source};
-use crate::engine::packed::{Format, ROWS};
+use crate::engine::packed::{Format, ROWS, WIDE};
 use crate::lla::simd::Level;
 
-/// How far ahead of the stream to fetch, in bytes; measured on Zen 4.
-const AHEAD_BYTES: usize = 2048;
+/// How far ahead of the stream to fetch into the second-level cache, in bytes. Measured on Zen 4 with weights that fit no
+/// cache: nearer fetches, and those into the first level, wait for the few lines that may be under way there. Narrow formats
+/// are fastest without, since several of their blocks are in flight at a time.
+const AHEAD_BYTES: usize = 8192;
 
 /// AVX-512 F, BW and VNNI.
 pub struct Avx512;
@@ -24,64 +27,163 @@ impl Kernels for Avx512 {
     const SIDES: usize = 1;
     const TOKENS: usize = 8;
 
-    unsafe fn coded<const BITS: usize, const GROUP: usize, const MIN: bool, const T: usize>(
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c,fma")]
+    unsafe fn narrow<const BITS: usize, const MIN: bool, const T: usize>(
         source: Source,
         sums: &mut [[f32; ROWS]],
     ) -> usize {
-        // SAFETY: passed on.
-        unsafe { kernel::<BITS, GROUP, MIN, T>(source, sums) }
+        let format = const { Format::narrow(BITS, MIN) };
+        let mut totals = [_mm512_setzero_ps(); T];
+        let mut block = source.weights;
+        for b in 0..source.blocks {
+            // SAFETY: `block` is block `b` of `blocks`; each token's row has `blocks * 32` codes and their scales and sums.
+            unsafe {
+                let codes = unpack::<BITS, 32>(block);
+                let (scale, minimum) = factors(format, block);
+                for (t, total) in totals.iter_mut().enumerate() {
+                    let dot = dot::<32>(&codes, source.codes.add(t * source.columns + b * 32));
+                    let a = _mm512_set1_ps(*source.scales.add(t * source.blocks + b));
+                    let s = _mm512_set1_ps(*source.sums.add(t * source.blocks + b));
+                    *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, a), *total);
+                    *total = _mm512_fmadd_ps(minimum, s, *total);
+                }
+                block = block.add(format.block_bytes());
+            }
+        }
+        store(&totals, sums);
+        T
     }
 
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c,fma")]
+    unsafe fn wide<const BITS: usize, const GROUP: usize, const MIN: bool, const T: usize>(
+        source: Source,
+        sums: &mut [[f32; ROWS]],
+    ) -> usize {
+        let format = const { Format::wide(BITS, GROUP, MIN) };
+        let mut totals = [_mm512_setzero_ps(); T];
+        let mut block = source.weights;
+        for b in 0..source.blocks {
+            // SAFETY: `block` is block `b` of `blocks`; each token's row has `blocks * WIDE` codes, and their scales and sums.
+            unsafe {
+                let (mut dots, mut offsets) = ([_mm512_setzero_si512(); T], [_mm512_setzero_si512(); T]);
+                for pair in 0..format.parts() / 2 {
+                    let scales = bytes(block.add(format.scales_at() + pair * 2 * ROWS));
+                    let each =
+                        [_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(scales)), _mm512_srai_epi32::<16>(scales)];
+                    for (side, &scale) in each.iter().enumerate() {
+                        let part = pair * 2 + side;
+                        let at = block.add(part * format.part_bytes());
+                        fetch::<T>(at, format.part_bytes());
+                        let codes = unpack::<BITS, GROUP>(at);
+                        for (t, sum) in dots.iter_mut().enumerate() {
+                            let dot =
+                                dot::<GROUP>(&codes, source.codes.add(t * source.columns + b * WIDE + part * GROUP));
+                            *sum = _mm512_add_epi32(*sum, _mm512_mullo_epi32(dot, scale));
+                        }
+                    }
+                    let minima = match MIN {
+                        true => bytes(block.add(format.scales_at() + format.parts() * ROWS + pair * 2 * ROWS)),
+                        false => scales,
+                    };
+                    for (t, sum) in offsets.iter_mut().enumerate() {
+                        let at = source.pairs.add((t * source.blocks + b) * (format.parts() / 2) + pair);
+                        *sum = _mm512_dpwssd_epi32(*sum, minima, _mm512_set1_epi32(at.read_unaligned()));
+                    }
+                }
+                fetch::<T>(block.add(format.scales_at()), format.block_bytes() - format.scales_at());
+                let (scale, minimum) = factors(format, block);
+                for (t, total) in totals.iter_mut().enumerate() {
+                    let a = _mm512_set1_ps(*source.scales.add(t * source.blocks + b));
+                    *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t]), _mm512_mul_ps(scale, a), *total);
+                    *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(offsets[t]), _mm512_mul_ps(minimum, a), *total);
+                }
+                block = block.add(format.block_bytes());
+            }
+        }
+        store(&totals, sums);
+        T
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,f16c,fma")]
     unsafe fn plain<const BITS: usize, const T: usize>(source: Source, sums: &mut [[f32; ROWS]]) -> usize {
-        // SAFETY: passed on.
-        unsafe { plain::<BITS, T>(source, sums) }
+        let mut totals = [_mm512_setzero_ps(); T];
+        for column in 0..source.columns {
+            // SAFETY: a column of 16 weights is `BITS * 2` bytes, and blocks follow each other without scales.
+            unsafe {
+                let at = source.weights.add(column * BITS * 2);
+                if (column * BITS * 2).is_multiple_of(64) {
+                    fetch::<T>(at, 64);
+                }
+                let weights = match BITS {
+                    16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
+                    _ => _mm512_loadu_ps(at.cast()),
+                };
+                for (t, total) in totals.iter_mut().enumerate() {
+                    let value = _mm512_set1_ps(*source.floats.add(t * source.columns + column));
+                    *total = _mm512_fmadd_ps(weights, value, *total);
+                }
+            }
+        }
+        store(&totals, sums);
+        T
     }
 }
 
-/// # Safety
-/// As [`Kernels::coded`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,f16c,fma")]
-unsafe fn kernel<const BITS: usize, const GROUP: usize, const MIN: bool, const T: usize>(
-    source: Source,
-    sums: &mut [[f32; ROWS]],
-) -> usize {
-    let format = const { Format { bits: BITS, group: GROUP, minimum: MIN } };
-    let offset = _mm512_set1_ps(-f32::from(format.offset()));
-    let mut totals = [_mm512_setzero_ps(); T];
-    let mut block = source.weights;
-    for b in 0..source.blocks {
-        // SAFETY: `block` is block `b` of `blocks`; each token's row has `blocks * GROUP` codes and their scales and
-        // sums. Prefetching past the end is allowed by the instruction.
-        unsafe {
-            if T == 1 {
-                for line in 0..format.block_bytes().div_ceil(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(block.wrapping_add(AHEAD_BYTES + line * 64).cast());
-                }
-            }
-            let codes = unpack::<BITS, GROUP>(block);
-            let at = block.add(format.code_bytes() + format.plane_bytes());
-            let scale = _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
-            let minimum = if MIN {
-                _mm512_cvtph_ps(_mm256_loadu_si256(at.add(ROWS * 2).cast()))
-            } else {
-                _mm512_mul_ps(scale, offset)
-            };
-            for (t, total) in totals.iter_mut().enumerate() {
-                let row = source.codes.add(t * source.columns + b * GROUP).cast::<i32>();
-                let mut dot = _mm512_setzero_si512();
-                for (step, line) in codes.iter().enumerate().take(GROUP / 4) {
-                    dot = _mm512_dpbusd_epi32(dot, *line, _mm512_set1_epi32(row.add(step).read_unaligned()));
-                }
-                let a = _mm512_set1_ps(*source.scales.add((t * source.columns + b * GROUP) / 32));
-                let s = _mm512_set1_ps(*source.sums.add(t * source.columns / GROUP + b));
-                *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), _mm512_mul_ps(scale, a), *total);
-                *total = _mm512_fmadd_ps(minimum, s, *total);
-            }
-            block = block.add(format.block_bytes());
+/// Fetches what comes [`AHEAD_BYTES`] after a part of the stream, where there is one token: memory bounds that case alone.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn fetch<const T: usize>(at: *const u8, length: usize) {
+    if T == 1 {
+        for line in 0..length.div_ceil(64) {
+            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(AHEAD_BYTES + line * 64).cast());
         }
     }
-    store(&totals, sums);
-    T
+}
+
+/// Scales and minima of a block, or their factors.
+///
+/// # Safety
+/// `block` must be a block of the format.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn factors(format: Format, block: *const u8) -> (__m512, __m512) {
+    // SAFETY: the layout in `packed`: 16 halves, and 16 more where there are minima.
+    unsafe {
+        let at = block.add(format.factors_at());
+        let scale = _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
+        let minimum = match format.minimum {
+            true => _mm512_cvtph_ps(_mm256_loadu_si256(at.add(ROWS * 2).cast())),
+            false => _mm512_mul_ps(scale, _mm512_set1_ps(-f32::from(format.offset()))),
+        };
+        (scale, minimum)
+    }
+}
+
+/// Two signed bytes per row, widened.
+///
+/// # Safety
+/// `at` must have 32 bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn bytes(at: *const u8) -> __m512i {
+    // SAFETY: as promised.
+    _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(at.cast()) })
+}
+
+/// Sums over the columns of a group.
+///
+/// # Safety
+/// `row` must have `GROUP` codes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn dot<const GROUP: usize>(codes: &[__m512i; 8], row: *const i8) -> __m512i {
+    let mut dot = _mm512_setzero_si512();
+    for (step, line) in codes.iter().enumerate().take(GROUP / 4) {
+        // SAFETY: `step` is below `GROUP / 4`.
+        let four = unsafe { row.cast::<i32>().add(step).read_unaligned() };
+        dot = _mm512_dpbusd_epi32(dot, *line, _mm512_set1_epi32(four));
+    }
+    dot
 }
 
 #[target_feature(enable = "avx512f")]
@@ -92,16 +194,16 @@ fn store<const T: usize>(totals: &[__m512; T], sums: &mut [[f32; ROWS]]) {
     }
 }
 
-/// The codes of a block, one register per step of four columns; the first `GROUP / 4` are used.
+/// The codes of a group, one register per step of four columns; the first `GROUP / 4` are used.
 ///
 /// # Safety
-/// `block` must have the codes and planes of a block of this format; AVX-512 F and BW must be present.
+/// `block` must have the codes and planes of a group of this format; AVX-512 F and BW must be present.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn unpack<const BITS: usize, const GROUP: usize>(block: *const u8) -> [__m512i; 8] {
-    let format = const { Format { bits: BITS, group: GROUP, minimum: false } };
+    let format = const { Format { bits: BITS, group: GROUP, minimum: false, wide: false } };
     let mut codes = [_mm512_setzero_si512(); 8];
-    // SAFETY: all offsets are below `code_bytes + plane_bytes`, as the layout in `packed` says.
+    // SAFETY: all offsets are below `part_bytes`, as the layout in `packed` says.
     unsafe {
         if BITS == 8 {
             for (step, code) in codes.iter_mut().enumerate().take(GROUP / 4) {
@@ -124,31 +226,4 @@ unsafe fn unpack<const BITS: usize, const GROUP: usize>(block: *const u8) -> [__
         }
     }
     codes
-}
-
-/// # Safety
-/// As [`Kernels::plain`].
-#[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn plain<const BITS: usize, const T: usize>(source: Source, sums: &mut [[f32; ROWS]]) -> usize {
-    let mut totals = [_mm512_setzero_ps(); T];
-    for column in 0..source.columns {
-        // SAFETY: a column of 16 weights is `BITS * 2` bytes, and blocks follow each other without scales.
-        // Prefetching past the end is allowed by the instruction.
-        unsafe {
-            let at = source.weights.add(column * BITS * 2);
-            if T == 1 && (column * BITS * 2).is_multiple_of(64) {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD_BYTES).cast());
-            }
-            let weights = match BITS {
-                16 => _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())),
-                _ => _mm512_loadu_ps(at.cast()),
-            };
-            for (t, total) in totals.iter_mut().enumerate() {
-                let value = _mm512_set1_ps(*source.floats.add(t * source.columns + column));
-                *total = _mm512_fmadd_ps(weights, value, *total);
-            }
-        }
-    }
-    store(&totals, sums);
-    T
 }

@@ -8,7 +8,12 @@ pub mod acts;
 mod answer;
 pub mod arch;
 pub mod attention;
+mod block;
 pub mod cache;
+#[cfg(test)]
+mod caching_tests;
+#[cfg(test)]
+mod company_tests;
 pub mod dtype;
 mod forward;
 mod generate;
@@ -22,6 +27,7 @@ mod matmul_avx2;
 mod matmul_avx512;
 #[cfg(target_arch = "x86_64")]
 mod matmul_frame;
+mod matmul_portable;
 pub mod metadata;
 pub mod model;
 #[cfg(test)]

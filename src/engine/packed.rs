@@ -7,8 +7,12 @@
 //! per step. So every type keeps the size it has in the file, and one stream is read from front to back.
 //!
 //! A weight is `scale * code + minimum`; types without minima have `minimum = -scale * offset`.
+//!
+//! Wide formats (the K types) are blocks of 256 columns: groups of 32 or 16 whose scales and minima are signed bytes under
+//! one half-precision factor per row and block. A block holds the codes of its groups as above, then for every pair of
+//! groups the scales of its 16 rows (two bytes per row), the same for minima, and the factors, rounded up to a cache line.
 
-use half::f16;
+use crate::engine::block::{code, float, scales};
 
 /// Rows that are stored, and multiplied, together.
 pub const ROWS: usize = 16;
@@ -22,26 +26,59 @@ pub struct Format {
     pub group: usize,
     /// Whether each scale has a minimum beside it.
     pub minimum: bool,
+    /// Whether scales are bytes under a common factor per [`WIDE`] columns.
+    pub wide: bool,
 }
 
+/// Columns of a block of a wide format.
+pub const WIDE: usize = 256;
+
+// A call that is not inlined into a kernel would save its registers around it.
 impl Format {
     /// Plain single-precision weights.
-    pub const F32: Self = Self { bits: 32, group: 32, minimum: false };
+    pub const F32: Self = Self { bits: 32, group: 32, minimum: false, wide: false };
 
     /// Plain half-precision weights.
-    pub const F16: Self = Self { bits: 16, group: 32, minimum: false };
+    pub const F16: Self = Self { bits: 16, group: 32, minimum: false, wide: false };
+
+    /// Groups of 32 columns with half-precision scales.
+    #[inline(always)]
+    pub const fn narrow(bits: usize, minimum: bool) -> Self {
+        Self { bits, group: 32, minimum, wide: false }
+    }
+
+    /// Groups with scales of a byte.
+    #[inline(always)]
+    pub const fn wide(bits: usize, group: usize, minimum: bool) -> Self {
+        Self { bits, group, minimum, wide: true }
+    }
 
     /// Whether weights are stored as they are, without codes and scales.
+    #[inline(always)]
     pub const fn is_plain(self) -> bool {
         self.bits >= 16
     }
 
     /// What is subtracted from a code where there is no minimum.
+    #[inline(always)]
     pub const fn offset(self) -> u8 {
         1 << (self.bits - 1)
     }
 
-    /// Bytes of the codes without bit planes.
+    /// Columns of a block.
+    #[inline(always)]
+    pub const fn columns(self) -> usize {
+        if self.wide { WIDE } else { self.group }
+    }
+
+    /// Groups in a block.
+    #[inline(always)]
+    pub const fn parts(self) -> usize {
+        self.columns() / self.group
+    }
+
+    /// Bytes of a group's codes without bit planes.
+    #[inline(always)]
     pub const fn code_bytes(self) -> usize {
         match self.bits {
             8 | 16 | 32 => ROWS * self.group * self.bits / 8,
@@ -49,20 +86,40 @@ impl Format {
         }
     }
 
-    /// Bytes of all bit planes.
-    pub const fn plane_bytes(self) -> usize {
-        match self.bits {
+    /// Bytes of a group's codes and bit planes.
+    #[inline(always)]
+    pub const fn part_bytes(self) -> usize {
+        let planes = match self.bits {
             5 => self.group * ROWS / 8,
             6 => self.group * ROWS / 4,
             _ => 0,
-        }
+        };
+        self.code_bytes() + planes
     }
 
-    /// Bytes of a block of [`ROWS`] rows and `group` columns.
+    /// Where the byte scales of a wide block are, with the minima behind them.
+    #[inline(always)]
+    pub const fn scales_at(self) -> usize {
+        self.parts() * self.part_bytes()
+    }
+
+    /// Where the half-precision scales or factors of a block are, with those of minima behind them.
+    #[inline(always)]
+    pub const fn factors_at(self) -> usize {
+        let each = if self.wide { self.parts() * ROWS } else { 0 };
+        self.scales_at() + if self.minimum { 2 * each } else { each }
+    }
+
+    /// Bytes of a block of [`ROWS`] rows.
+    #[inline(always)]
     pub const fn block_bytes(self) -> usize {
-        let scales = if self.is_plain() { 0 } else { ROWS * 2 };
-        let minima = if self.minimum { ROWS * 2 } else { 0 };
-        self.code_bytes() + self.plane_bytes() + scales + minima
+        let factors = match (self.is_plain(), self.minimum) {
+            (true, _) => 0,
+            (false, false) => ROWS * 2,
+            (false, true) => ROWS * 4,
+        };
+        let bytes = self.factors_at() + factors;
+        if self.wide { bytes.next_multiple_of(64) } else { bytes }
     }
 }
 
@@ -83,12 +140,12 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// A matrix of zero codes. `None` when its size overflows.
+    /// A matrix of zero codes. `None` when its size overflows, or wide blocks do not divide its columns.
     pub fn new(rows: usize, columns: usize, format: Format) -> Option<Self> {
-        let columns = columns.checked_next_multiple_of(32)?;
-        let blocks = rows.div_ceil(ROWS).checked_mul(columns / format.group)?;
+        let columns = columns.checked_next_multiple_of(32).filter(|c| c.is_multiple_of(format.columns()))?;
+        let blocks = rows.div_ceil(ROWS).checked_mul(columns / format.columns())?;
         let bytes = blocks.checked_mul(format.block_bytes())?;
-        Some(Self { rows, columns, format, lines: vec![Line([0; 64]); bytes.div_ceil(64)] })
+        Some(Self { rows, columns, format, lines: zeros(bytes.div_ceil(64)) })
     }
 
     /// Outputs.
@@ -118,13 +175,13 @@ impl Packed {
 
     /// The blocks of one group of rows.
     pub fn group(&self, index: usize) -> &[u8] {
-        let length = self.columns / self.format.group * self.format.block_bytes();
+        let length = self.columns / self.format.columns() * self.format.block_bytes();
         self.stream().get(index * length..(index + 1) * length).unwrap_or(&[])
     }
 
     /// All groups, to be filled in parallel: `(bytes per group, the stream)`.
     pub fn groups_mut(&mut self) -> (usize, &mut [u8]) {
-        let length = self.columns / self.format.group * self.format.block_bytes();
+        let length = self.columns / self.format.columns() * self.format.block_bytes();
         (length, self.lines.as_flattened_bytes_mut())
     }
 
@@ -141,11 +198,32 @@ impl Packed {
                 out.extend((0..self.format.group).map(|column| float(self.format, block, column * ROWS + lane)));
                 continue;
             }
-            let (scale, minimum) = scales(self.format, block, lane);
-            out.extend((0..self.format.group).map(|c| scale * f32::from(code(self.format, block, lane, c)) + minimum));
+            for column in 0..self.format.columns() {
+                let (scale, minimum) = scales(self.format, block, lane, column / self.format.group);
+                out.push(scale * f32::from(code(self.format, block, lane, column)) + minimum);
+            }
         }
         out.resize(self.columns, 0.0);
     }
+}
+
+/// Zeros, where the system can in large pages: a token reads all weights once, and with small ones the processor spends
+/// a part of that time on finding each page (up to a fifth was measured on a virtual machine).
+fn zeros(count: usize) -> Vec<Line> {
+    let mut lines: Vec<Line> = Vec::with_capacity(count);
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let start = lines.as_mut_ptr().map_addr(|a| a.next_multiple_of(PAGE));
+        let length = (lines.as_ptr().addr() + count * 64).saturating_sub(start.addr()) / PAGE * PAGE;
+        #[allow(unsafe_code, reason = "advice on memory of our own, which changes no contents")]
+        // SAFETY: whole pages inside the allocation. Refusal is ignored: the pages then have their usual size.
+        unsafe {
+            libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE);
+        }
+    }
+    lines.resize(count, Line([0; 64]));
+    lines
 }
 
 /// Bytes of lines; the only view the rest of the file needs.
@@ -167,131 +245,18 @@ impl Bytes for [Line] {
     }
 }
 
-fn half_at(block: &[u8], byte: usize) -> f32 {
-    match block.get(byte..byte + 2) {
-        Some(&[low, high]) => f16::from_le_bytes([low, high]).to_f32(),
-        _ => 0.0,
-    }
-}
-
-/// The weight at an index of a plain block.
-pub fn float(format: Format, block: &[u8], index: usize) -> f32 {
-    if format == Format::F16 {
-        return half_at(block, index * 2);
-    }
-    match block.get(index * 4..index * 4 + 4) {
-        Some(&[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
-        _ => 0.0,
-    }
-}
-
-/// Puts a weight into a plain block.
-pub fn set_float(format: Format, block: &mut [u8], index: usize, value: f32) {
-    let half = f16::from_f32(value).to_le_bytes();
-    let full = value.to_le_bytes();
-    let bytes: &[u8] = if format == Format::F16 { &half } else { &full };
-    if let Some(place) = block.get_mut(index * bytes.len()..(index + 1) * bytes.len()) {
-        place.copy_from_slice(bytes);
-    }
-}
-
-/// Scale and minimum of one row in a block.
-pub fn scales(format: Format, block: &[u8], lane: usize) -> (f32, f32) {
-    let at = format.code_bytes() + format.plane_bytes();
-    let scale = half_at(block, at + lane * 2);
-    let minimum =
-        if format.minimum { half_at(block, at + (ROWS + lane) * 2) } else { -scale * f32::from(format.offset()) };
-    (scale, minimum)
-}
-
-/// Where a code lives in a block: line-relative byte, step of four columns.
-fn position(lane: usize, column: usize) -> (usize, usize) {
-    (lane * 4 + column % 4, column / 4)
-}
-
-/// The code of one row and column in a block.
-pub fn code(format: Format, block: &[u8], lane: usize, column: usize) -> u8 {
-    let (byte, step) = position(lane, column);
-    let at = |index: usize| block.get(index).copied().unwrap_or(0);
-    if format.bits == 8 {
-        return at(step * 64 + byte);
-    }
-    let half = format.group / 8;
-    let low = if step < half { at(step * 64 + byte) & 15 } else { at((step - half) * 64 + byte) >> 4 };
-    (4..format.bits).fold(low, |sum, bit| {
-        let plane = format.code_bytes() + (bit - 4) * format.group * 2;
-        let set = at(plane + step * 8 + byte / 8) >> (byte % 8) & 1;
-        sum | set << bit
-    })
-}
-
-/// Puts a code into a block whose codes are still zero there.
-pub fn set_code(format: Format, block: &mut [u8], lane: usize, column: usize, code: u8) {
-    let (byte, step) = position(lane, column);
-    let mut or = |index: usize, bits: u8| {
-        if let Some(place) = block.get_mut(index) {
-            *place |= bits;
-        }
-    };
-    if format.bits == 8 {
-        return or(step * 64 + byte, code);
-    }
-    let half = format.group / 8;
-    if step < half {
-        or(step * 64 + byte, code & 15)
-    } else {
-        or((step - half) * 64 + byte, (code & 15) << 4)
-    }
-    for bit in 4..format.bits {
-        let plane = format.code_bytes() + (bit - 4) * format.group * 2;
-        or(plane + step * 8 + byte / 8, (code >> bit & 1) << (byte % 8));
-    }
-}
-
-/// Puts scale and minimum of one row into a block.
-pub fn set_scales(format: Format, block: &mut [u8], lane: usize, scale: f32, minimum: f32) {
-    let at = format.code_bytes() + format.plane_bytes();
-    let mut put = |byte: usize, value: f32| {
-        if let Some(place) = block.get_mut(byte..byte + 2) {
-            place.copy_from_slice(&f16::from_f32(value).to_le_bytes());
-        }
-    };
-    put(at + lane * 2, scale);
-    if format.minimum {
-        put(at + (ROWS + lane) * 2, minimum);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn codes_come_back_from_every_format() {
-        for (bits, group) in [(4, 16), (4, 32), (5, 32), (6, 16), (8, 32)] {
-            for minimum in [false, true] {
-                let format = Format { bits, group, minimum };
-                let mut block = vec![0; format.block_bytes()];
-                let value = |lane: usize, column: usize| ((lane * 37 + column * 11) % (1 << bits)) as u8;
-                for lane in 0..ROWS {
-                    set_scales(format, &mut block, lane, lane as f32 * 0.5, -(lane as f32));
-                    (0..group).for_each(|c| set_code(format, &mut block, lane, c, value(lane, c)));
-                }
-                for lane in 0..ROWS {
-                    (0..group).for_each(|c| assert_eq!(code(format, &block, lane, c), value(lane, c)));
-                    let expected =
-                        if minimum { -(lane as f32) } else { -(lane as f32 * 0.5) * (1 << (bits - 1)) as f32 };
-                    assert_eq!(scales(format, &block, lane), (lane as f32 * 0.5, expected));
-                }
-            }
-        }
-    }
-
-    #[test]
     fn sizes_are_checked() {
         assert!(Packed::new(usize::MAX, 64, Format::F32).is_none());
         assert!(Packed::new(1, usize::MAX, Format::F32).is_none());
-        let packed = Packed::new(17, 33, Format { bits: 4, group: 32, minimum: true }).unwrap();
+        assert!(Packed::new(1, 128, Format::wide(4, 32, true)).is_none());
+        let packed = Packed::new(17, 33, Format::narrow(4, true)).unwrap();
         assert_eq!((packed.rows(), packed.columns(), packed.groups(), packed.bytes()), (17, 64, 2, 2 * 2 * 320));
+        let packed = Packed::new(16, 512, Format::wide(4, 32, true)).unwrap();
+        assert_eq!(packed.bytes(), 2 * (256 * 16 / 2 + 2 * 8 * 16 + 4 * 16));
     }
 }

@@ -149,24 +149,35 @@ async fn sample(gateway: &Gateway, how: Leave, streaming: bool) -> Duration {
     left.elapsed()
 }
 
+/// How long a short question takes when nobody else asks anything.
+async fn alone(gateway: &Gateway) -> Duration {
+    let began = Instant::now();
+    assert_eq!(gateway.post(&ask(1, json!({}))).await.status, 200);
+    began.elapsed()
+}
+
+/// That decoding stops, by steps, is tested in the engine (`who_leaves_is_gone_after_one_turn_and_the_others_stay`); here,
+/// that hang-ups reach it. An answer that went on would hold the next question up for seconds. Every sample has another
+/// beside it of the same question without a hang-up before it, so that a busy machine lengthens both.
 #[tokio::test]
 async fn a_hang_up_stops_decoding() {
     let gateway = ready(narrow()).await;
-    // How long the short question takes by itself.
-    let began = Instant::now();
-    gateway.post(&ask(1, json!({}))).await;
-    let alone = began.elapsed();
-    let mut delays = Vec::new();
+    let (mut delays, mut usual) = (Vec::new(), Vec::new());
     for streaming in [true, false] {
         for how in LEAVES {
             for _ in 0..SAMPLES {
-                delays.push(sample(&gateway, how, streaming).await.saturating_sub(alone));
+                usual.push(alone(&gateway).await);
+                delays.push(sample(&gateway, how, streaming).await);
             }
         }
     }
     delays.sort();
+    usual.sort();
+    let middle = |all: &[Duration]| all[all.len() / 2];
+    let longest = usual[usual.len() - 1];
     let p99 = delays[(delays.len() * 99).div_ceil(100) - 1];
-    assert!(p99 <= LIMIT, "p99 {p99:?} of {delays:?}");
+    assert!(middle(&delays) <= middle(&usual) + LIMIT, "{delays:?}, beside {usual:?}");
+    assert!(p99 <= 2 * longest + LIMIT, "p99 {p99:?} of {delays:?}, beside {usual:?}");
     let entries = gateway.finish().await;
     let gone = entries.iter().filter(|entry| entry["outcome"] == "hangup");
     assert_eq!(gone.count(), 2 * LEAVES.len() * SAMPLES);

@@ -50,7 +50,11 @@ def ours(program, model, threads, *rest, lines=""):
 
 
 def greedy(llama, args):
-    """How many tokens agree before the first difference, and how close llama.cpp's own choice was there."""
+    """How many tokens agree before the first difference, and how close llama.cpp's own choice was there.
+
+    Beside it, how often llama.cpp agrees with itself when it reads the prompt token by token: the same products, added in
+    another order.
+    """
     prompts = [llama.tokens(text) for text in PROMPTS[: args.prompts]]
     lines = "".join(json.dumps(p) + "\n" for p in prompts)
     mine = ours(args.program, args.model, args.threads, "greedy", args.greedy, lines=lines)
@@ -59,7 +63,8 @@ def greedy(llama, args):
         theirs, tops = llama.greedy(prompt, args.greedy)
         got = answer["tokens"]
         same = next((i for i, (a, b) in enumerate(zip(theirs, got)) if a != b), args.greedy)
-        row = {"prompt": text, "prompt_tokens": len(prompt), "same": same}
+        again, _ = llama.greedy(prompt, args.greedy, one_by_one=True)
+        row = {"prompt": text, "prompt_tokens": len(prompt), "same": same, "llama_cpp_as_itself": theirs == again}
         if same < args.greedy:
             first, second = tops[same]
             row["parted"] = {"llama_cpp_top2": tops[same], "margin": first[1] - second[1], "wattroute": got[same]}
@@ -70,6 +75,7 @@ def greedy(llama, args):
         "tokens": args.greedy,
         "prompts": len(rows),
         "equal_to_the_end": whole,
+        "llama_cpp_equal_to_itself": sum(row["llama_cpp_as_itself"] for row in rows),
         "largest_margin_where_parted": max(margins, default=0.0),
         "rows": rows,
     }

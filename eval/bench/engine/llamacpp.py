@@ -119,10 +119,11 @@ class Llama:
         pointer = self.lib.llama_get_logits_ith(self.context, index)
         return numpy.ctypeslib.as_array(pointer, shape=(self.size,)).copy()
 
-    def greedy(self, prompt, count):
+    def greedy(self, prompt, count, one_by_one=False):
         """The continuation, and at each step the two best tokens with their log-probabilities."""
         self.clear()
-        self.run(prompt)
+        for part in [[token] for token in prompt] if one_by_one else [prompt]:
+            self.run(part)
         tokens, tops = [], []
         for _ in range(count):
             logprobs = log_softmax(self.logits())

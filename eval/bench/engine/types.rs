@@ -14,7 +14,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use serde_json::json;
 use wattroute::clock;
-use wattroute::engine::acts::Acts;
+use wattroute::engine::acts::{Acts, Kinds};
 use wattroute::engine::dtype::Dtype;
 use wattroute::engine::matmul::{Product, matmul};
 use wattroute::engine::packed::{Packed, ROWS};
@@ -90,7 +90,7 @@ fn matrices(dtype: Dtype) -> Result<Vec<Packed>, Box<dyn Error>> {
 /// Seconds to multiply `tokens` rows by every matrix.
 fn run(pool: &Pool, level: Level, matrices: &[Packed], tokens: usize) -> Result<f64, Box<dyn Error>> {
     let mut acts = Acts::default();
-    acts.reset(tokens, SIDE);
+    acts.reset(tokens, SIDE, Kinds::of(matrices));
     acts.fill(pool, level, SIDE, &|row, out| {
         let mut random = fastrand::Rng::with_seed(row as u64);
         out.iter_mut().for_each(|x| *x = random.f32() - 0.5);
