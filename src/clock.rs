@@ -29,6 +29,12 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)).unwrap_or(0)
 }
 
+/// Now as RFC 3339 in UTC, for records only.
+pub fn rfc3339() -> String {
+    let ms = i64::try_from(unix_ms()).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map(|at| at.to_string()).unwrap_or_default()
+}
+
 /// A new UUIDv7: sorts by time. Its random part comes from a generator of this thread that the system seeds once, because
 /// asking the system for every request costs more than the rest of the id.
 pub fn id() -> Uuid {

@@ -1,6 +1,7 @@
 """Makes a suite from published outcome tables: `python3 eval/suites/make.py FOLDER NAME > eval/suites/NAME.jsonl`.
 
-NAME is first, mmlu-pro, gsm8k or cruxeval. FOLDER holds mmlu_pro.jsonl.gz, zeroeval_gsm.jsonl.gz and zeroeval_crux.jsonl.gz
+NAME is first, mmlu-pro, gsm8k, cruxeval or mt-bench. FOLDER holds mmlu_pro.jsonl.gz, zeroeval_gsm.jsonl.gz,
+zeroeval_crux.jsonl.gz and routellm_mt_bench.jsonl.gz
 (id, domain, prompt, options, reference). Questions are taken in the order of the SHA-256 of their id, so that the choice
 depends on nothing else.
 """
@@ -54,6 +55,24 @@ def literals(count):
         put(id=r["id"], domain=DOMAIN["math"], kind="literal", prompt=r["prompt"], answer=r["reference"])
 
 
+TALK = {
+    "writing": "Arts, design, sports, entertainment, and media",
+    "roleplay": "Arts, design, sports, entertainment, and media",
+    "reasoning": "None",
+    "math": "Computer and mathematical",
+    "coding": "Computer and mathematical",
+    "extraction": "Office and administrative support",
+    "stem": "Life, physical, and social science",
+    "humanities": "Education instruction and library",
+}
+
+
+def first_turns():
+    for r in sorted(rows("routellm_mt_bench.jsonl.gz"), key=lambda r: r["id"]):
+        if r["subject"] == "turn1":
+            put(id=r["id"], domain=TALK[r["domain"]], kind="pair", prompt=r["prompt"], **({"answer": r["reference"]} if r["reference"] else {}))
+
+
 match sys.argv[2]:
     case "first":
         choices(24)
@@ -64,5 +83,7 @@ match sys.argv[2]:
         numbers(200)
     case "cruxeval":
         literals(200)
+    case "mt-bench":
+        first_turns()
     case other:
-        sys.exit(f"no suite {other}: first, mmlu-pro, gsm8k or cruxeval")
+        sys.exit(f"no suite {other}: first, mmlu-pro, gsm8k, cruxeval or mt-bench")

@@ -1,155 +1,242 @@
-//! `wattroute profile`: ask a suite, write a table.
+//! `wattroute profile`: ask suites of a backend, measure, write a table.
+
+mod bar;
+mod setup;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Zoned;
+use tokio::sync::watch;
 
 use super::serve;
-use crate::config::checked::{Embedded, Kind};
-use crate::energy::{Basis, estimate};
-use crate::engine::Engine;
-use crate::engine::types::{Batch, ModelSpec};
-use crate::models::{self, Progress, Store};
-use crate::profile::{run, suite, table};
-use crate::tables::make::About;
-use crate::tables::{Counts, Provenance, Setup, show};
+use crate::clock;
+use crate::config::Config;
+use crate::config::units;
+use crate::energy::estimate;
+use crate::profile::asker::Asker;
+use crate::profile::judge::{self, Against};
+use crate::profile::log::Log;
+use crate::profile::pick::{self, Item};
+use crate::profile::record::{self, Line, Run};
+use crate::profile::run::{self, End, Plan};
+use crate::profile::table;
+use crate::tables::show;
 
-/// Ask a local model every question of a suite and write its table
+/// Exit code after Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+/// Ask a backend the questions of suites, measure its joules and write its table
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  wattroute profile --suite eval/suites/first.jsonl --out smollm2.json
-  wattroute profile --backend local/smollm2 --suite mine.jsonl --limit 50 --out mine.json
+  wattroute profile                                     the default model on a sample of mmlu-pro and gsm8k
+  wattroute profile --backend local/llama --suite mmlu-pro --suite gsm8k --limit 200 --out llama.json
+  wattroute profile --suite mine.jsonl --domains legal,computer --repeats 3 --streams 1,4,16
+  wattroute profile --backend cloud/gpt --suite mt-bench --judge cloud/judge --against llama.records.jsonl
 
-A run that was cut goes on where it stopped: the answers so far are in FILE.records.jsonl beside the table.
-Energy is processor time times watts per busy core (basis `utilisation`) until a meter is read.")]
+Suites inside: mmlu-pro, gsm8k, cruxeval, short, instructions, mt-bench; a file has one JSON object a line.
+Every answer goes to TABLE.records.jsonl at once; a run that was cut goes on where it stopped.")]
 pub struct Args {
-    /// An embedded backend of the configuration
+    /// A backend of the configuration: local ones are metered, cloud ones modelled
     #[arg(long, default_value = "local/smollm2")]
     backend: String,
-    /// Questions, one JSON object a line
-    #[arg(long)]
-    suite: PathBuf,
-    /// Where the table goes
-    #[arg(long)]
-    out: PathBuf,
-    /// Ask only this many
+    /// A suite by name, or a JSONL file; may be given several times
+    #[arg(long, value_name = "NAME|FILE", default_values = ["mmlu-pro", "gsm8k"])]
+    suite: Vec<String>,
+    /// Only these domains: names or parts of them
+    #[arg(long, value_delimiter = ',')]
+    domains: Vec<String>,
+    /// Ask only so many questions, taken from all domains in turn
     #[arg(long)]
     limit: Option<usize>,
+    /// Which ones a limit takes
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Times each question is asked at each level of --streams
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeats: u32,
+    /// Questions under way at a time; several levels are measured one after another
+    #[arg(long, default_value = "1", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
+    streams: Vec<u32>,
+    /// Stop after so many joules
+    #[arg(long)]
+    budget_joules: Option<f64>,
+    /// Stop after so many minutes
+    #[arg(long)]
+    budget_minutes: Option<f64>,
+    /// Wait at most so long for the idle machine's watts to stand still: 10s, 500ms
+    #[arg(long, default_value = "10s", value_parser = settle)]
+    settle: Duration,
+    /// Questions before each level that are not counted
+    #[arg(long, default_value_t = 2)]
+    warm_up: usize,
+    /// Milliseconds between two readings of the meters
+    #[arg(long, default_value_t = 50, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    sample: u64,
+    /// Ridge of local linear attention for an embedded backend; `inf` is softmax
+    #[arg(long)]
+    lambda: Option<f32>,
+    /// GGUF file or model of the catalogue whose tokenizer counts where a server sends no usage
+    #[arg(long)]
+    tokenizer: Option<String>,
+    /// A backend that judges answers which no grader can score, in both orders
+    #[arg(long)]
+    judge: Option<String>,
+    /// Records of another run whose answers the judge compares with; else the suite's references
+    #[arg(long, value_name = "RECORDS.jsonl", requires = "judge")]
+    against: Option<PathBuf>,
+    /// Where the table goes; BACKEND.json if left out
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Go on with the record file that is there; this is what happens in any case
+    #[arg(long, conflicts_with = "fresh")]
+    resume: bool,
+    /// Start over; a record file that is there is kept under another name
+    #[arg(long)]
+    fresh: bool,
     /// Name of the model in the table
     #[arg(long)]
     model_name: Option<String>,
+    /// What serves an openai backend, for the table: `llama.cpp b4000`
+    #[arg(long)]
+    runtime: Option<String>,
     /// Print the table as JSON
     #[arg(long)]
     json: bool,
 }
 
+fn settle(text: &str) -> Result<Duration, String> {
+    units::duration(text)
+}
+
 /// Runs the command.
 pub fn run(file: Option<&Path>, args: &Args) -> ExitCode {
+    crate::meter::log::init();
     let config = match serve::checked(file) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let found = config.backends.iter().find(|b| *b.name == *args.backend);
-    let Some(Kind::Embedded(embedded)) = found.map(|b| &b.kind) else {
-        return super::fail(&format!("{} is not an embedded backend of the configuration", args.backend));
-    };
     if let Some(watts) = config.energy.cpu_tdp_w {
         estimate::set_tdp(watts);
     }
-    super::block_on(async { profile(args, embedded).await.unwrap_or_else(|e| super::fail(&e)) })
+    super::block_on(async { Box::pin(profile(args, &config)).await.unwrap_or_else(|e| super::fail(&e)) })
 }
 
-async fn profile(args: &Args, embedded: &Embedded) -> Result<ExitCode, String> {
-    let mut questions = suite::load(&args.suite)?;
-    questions.truncate(args.limit.unwrap_or(usize::MAX));
-    let store = Store::of_user().map_err(|e| e.to_string())?;
-    let wanted = models::resolve(&embedded.model, embedded.sha256.as_deref()).map_err(|e| e.to_string())?;
-    let path = models::pull(&store, &wanted, &Progress::stderr()).await.map_err(|e| e.to_string())?;
-    let engine = Engine::load(&ModelSpec {
-        name: embedded.model.clone(),
-        path,
-        context: embedded.context,
-        template: embedded.template.clone(),
-        threads: embedded.threads,
-        attention: embedded.attention.clone(),
-        queue: 1,
-        batch: Batch { streams: 1, kv_memory: embedded.kv_memory, stall: embedded.stall },
-    });
-    let engine = engine.map_err(|e| e.to_string())?;
-    let log = args.out.with_extension("records.jsonl");
-    let mut records = run::earlier(&log)?;
-    records.retain(|r| questions.iter().any(|q| q.id == r.id));
-    let bar = progress(questions.len(), records.len());
-    let mut right = records.iter().filter(|r| r.correct == Some(true)).count();
-    let mut scored = records.iter().filter(|r| r.correct.is_some()).count();
-    let failed = run::all(&engine, &questions, &mut records, &log, |record| {
-        right += usize::from(record.correct == Some(true));
-        scored += usize::from(record.correct.is_some());
-        bar.set_message(format!("{right} of {scored} right"));
-        bar.inc(1);
-    })
-    .await?;
-    bar.finish();
-    let unscored = records.len() - scored;
-    let table = table::of(&records, about(args, embedded, failed, unscored));
-    let text = serde_json::to_string_pretty(&table).map_err(|e| e.to_string())? + "\n";
-    let unfinished = args.out.with_extension("part");
-    std::fs::write(&unfinished, &text)
-        .and_then(|()| std::fs::rename(&unfinished, &args.out))
-        .map_err(|e| format!("{}: {e}", args.out.display()))?;
-    if args.json {
-        print!("{text}");
-    } else {
-        println!("{}", show::text(&table));
+async fn profile(args: &Args, config: &Config) -> Result<ExitCode, String> {
+    let out = args.out.clone().unwrap_or_else(|| setup::default_out(&args.backend));
+    let records = out.with_extension("records.jsonl");
+    let suites = args.suite.iter().map(|name| pick::open(name)).collect::<Result<Vec<_>, _>>()?;
+    let items = pick::pick(&suites, &pick::domains(&args.domains)?, args.limit, args.seed)?;
+    let about = setup::about(args, config, pick::sources(&suites, &items))?;
+    let earlier = setup::earlier(&records, args.fresh, &about)?;
+    let counter = setup::counter(args, config)?;
+    let stop = on_signals();
+    let asker = Asker::new(setup::backend(config, &args.backend, args).await?);
+    let energy = setup::energy(args, config, asker.backend()).await?;
+    let mut log = Log::open(&records, earlier.whole_bytes)?;
+    let about = setup::measured(about, &energy);
+    log.put(&Line::Run(Box::new(about.clone())))?;
+    let plan = Plan {
+        items,
+        streams: args.streams.clone(),
+        repeats: args.repeats,
+        warm_up: args.warm_up,
+        joules: args.budget_joules,
+        time: args.budget_minutes.map(|m| Duration::from_secs_f64(m.max(0.0) * 60.0)),
+    };
+    let mut bar = bar::Bar::new();
+    let mut tell = |seen: &run::Seen| bar.tell(seen);
+    let mut running = run::Run {
+        asker: &asker,
+        counter: &counter,
+        energy: &energy,
+        log: &mut log,
+        stop: stop.clone(),
+        tell: &mut tell,
+    };
+    let ended = run::run(&mut running, &plan, &earlier.answers).await;
+    bar.end();
+    // A judge may need the memory of the model that answered.
+    drop(asker);
+    match ended? {
+        End::Died(why) => {
+            return Err(format!("{} does not answer any more: {why}\n{}", args.backend, go_on(&records, &about)));
+        }
+        End::Stopped => {
+            eprintln!("stopped\n{}", go_on(&records, &about));
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        End::Budget(which) => eprintln!("the budget of {which} is used up; {}", go_on(&records, &about)),
+        End::Done => {}
     }
+    if let Some(judge) = &args.judge {
+        judged(args, config, judge, &plan.items, &mut log, &stop).await?;
+    }
+    drop(log);
+    write(args, &out, &records)
+}
+
+/// What to type to go on.
+fn go_on(records: &Path, about: &Run) -> String {
+    let kept = record::read(records).map(|f| f.answers.iter().filter(|r| !run::again(r)).count()).unwrap_or_default();
+    format!("{kept} answers are in {}; go on with\n  {}", records.display(), about.command)
+}
+
+/// Judges what no grader could score.
+async fn judged(
+    args: &Args,
+    config: &Config,
+    judge: &str,
+    items: &[Item],
+    log: &mut Log,
+    stop: &watch::Receiver<bool>,
+) -> Result<(), String> {
+    let records = record::read(log.path())?.answers;
+    let against = match &args.against {
+        Some(path) => {
+            let file = record::read(path)?;
+            let name = file.runs.first().map(|run| run.model.clone()).unwrap_or_default();
+            Against::of(name, &file.answers)
+        }
+        None => Against::of("reference".to_owned(), &[]),
+    };
+    let asker = Asker::new(setup::backend(config, judge, args).await?);
+    let done = judge::judge(&asker, items, &records, &against, log, stop).await?;
+    eprintln!(
+        "judge {judge}: {} scored, {} disagreed with itself in the other order, {} without a verdict, {} with nothing to compare with",
+        done.scored, done.disagreed, done.failed, done.alone
+    );
+    Ok(())
+}
+
+fn write(args: &Args, out: &Path, records: &Path) -> Result<ExitCode, String> {
+    let table = table::of_file(&record::read(records)?, args.model_name.as_deref())?;
+    let text = serde_json::to_string_pretty(&table).map_err(|e| e.to_string())? + "\n";
+    let unfinished = out.with_extension("part");
+    std::fs::write(&unfinished, &text)
+        .and_then(|()| std::fs::rename(&unfinished, out))
+        .map_err(|e| format!("{}: {e}", out.display()))?;
+    super::say(&if args.json { text } else { format!("{}\n", show::text(&table)) });
     Ok(ExitCode::SUCCESS)
 }
 
-fn progress(all: usize, done: usize) -> ProgressBar {
-    let bar = ProgressBar::new(u64::try_from(all).unwrap_or(u64::MAX));
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} left") {
-        bar.set_style(style);
-    }
-    bar.set_position(u64::try_from(done).unwrap_or(u64::MAX));
-    bar
+/// Becomes true with the first Ctrl-C or SIGTERM; a second one ends the program at once. Answers are on disk by then.
+fn on_signals() -> watch::Receiver<bool> {
+    let (tell, told) = watch::channel(false);
+    drop(clock::spawn(async move {
+        signalled().await;
+        let _ = tell.send(true);
+        signalled().await;
+        std::process::exit(i32::from(INTERRUPTED));
+    }));
+    told
 }
 
-fn about(args: &Args, embedded: &Embedded, failed: u32, unscored: usize) -> About {
-    let processor = estimate::processor();
-    let suite = args.suite.display();
-    let limit = args.limit.map(|n| format!(" --limit {n}")).unwrap_or_default();
-    let mut notes = vec![
-        "one run, greedy, one query at a time, prompt cache of the opening only".to_owned(),
-        format!("energy is processor time of the process times watts of a busy processor: {}", processor.why),
-    ];
-    if failed > 0 {
-        notes.push(format!("{failed} questions got no answer and are in no figure"));
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = term.recv() => {}
     }
-    if unscored > 0 {
-        notes.push(format!("{unscored} answers need a judge and are in no figure"));
-    }
-    About {
-        model: args.model_name.clone().unwrap_or_else(|| embedded.model.clone()),
-        device: format!("{} logical processors of {}", crate::config::env::cores(), name_or(&processor.name)),
-        runtime: "wattroute embedded".to_owned(),
-        attention: embedded.attention.to_string(),
-        basis: Basis::Utilisation,
-        relative_uncertainty: Some(estimate::relative_uncertainty()),
-        provenance: Provenance {
-            source: "wattroute profile".to_owned(),
-            date: Zoned::now().date().to_string(),
-            command: Some(format!("wattroute profile --backend {} --suite {suite}{limit}", args.backend)),
-            suites: vec![format!("{suite} (licences beside it)")],
-            licence: "Apache-2.0".to_owned(),
-            counts: Counts::Exact,
-            notes,
-        },
-        setup: Setup::default(),
-    }
-}
-
-fn name_or(name: &str) -> &str {
-    if name.is_empty() { "an unnamed processor" } else { name }
 }

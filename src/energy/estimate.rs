@@ -98,7 +98,7 @@ pub fn process_cpu_seconds() -> Option<f64> {
 }
 
 /// Fields 14 and 15 of `/proc/PID/stat`; the name in field 2 may hold spaces and brackets.
-fn cpu_seconds_of(stat: &str) -> Option<f64> {
+pub fn cpu_seconds_of(stat: &str) -> Option<f64> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
     let user: f64 = fields.next()?.parse().ok()?;

@@ -3,6 +3,7 @@
 //! Invariant: unknown is unknown. No figure here defaults to 0, and every figure carries its [`Basis`].
 
 pub mod attribution;
+pub mod books;
 pub mod carbon;
 pub mod cloud;
 pub mod cost;

@@ -1,23 +1,28 @@
 //! The record file: JSON lines, only ever appended to, from which every figure of a table follows.
 //!
-//! A line is one of three, told by its `line` field (a line without one is an answer):
+//! A line is one of four, told by its `line` field (a line without one is an answer):
 //! - `run`: a run began. Who was asked, on what, with which settings, which rails were read, watts of the idle machine.
 //! - `answer`: one question was asked and has ended, well or badly: [`Record`]. The last line of a key (id, repeat, streams)
 //!   counts; earlier ones are attempts that failed, kept because their joules were spent.
 //! - `window`: a stretch of measuring ended: [`Window`]. Over it, per rail, the sum of the answers' `rails` of that stretch +
 //!   `unattributed` + `withheld` = `delta`, the meter's own difference.
+//! - `verdict`: a judge scored an answer later: [`Verdict`].
 //!
 //! Invariants: unknown is null, never 0; a field that a later version adds has a default, so that old files stay readable,
 //! and a field that is not known is skipped; the last line may be torn and is then dropped. Pure but for [`read`].
 
+pub mod lines;
+pub mod verdict;
+pub mod window;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
+use self::verdict::Verdict;
+use self::window::Window;
 use crate::classify::domain::Domain;
 use crate::energy::Basis;
+use serde::{Deserialize, Serialize};
 
 /// Version of the format, in every `run` line.
 pub const FORMAT: u32 = 1;
@@ -32,6 +37,8 @@ pub enum Line {
     Answer(Box<Record>),
     /// A stretch of measuring ended.
     Window(Window),
+    /// A judge scored an answer that was not scored before.
+    Verdict(Verdict),
 }
 
 /// What a run is about. Model, attention and suites are the same for all runs of a file.
@@ -132,7 +139,7 @@ pub struct Record {
     pub streams: u32,
     /// Graded right; null where it was not scored.
     pub correct: Option<bool>,
-    /// Why it was not scored: `error`, `no judge`, `judge disagrees`, `judge failed`.
+    /// Why it was not scored: `failed` (asked again by the next run), `refused`, `no judge`, `judge disagrees`, `judge failed`.
     pub unscored: Option<String>,
     /// Share of the judge's verdicts it won where a judge scored it: 1 won, 0.5 tied, 0 lost.
     pub judged: Option<f64>,
@@ -233,38 +240,6 @@ pub struct Logprobs {
     pub values: Option<Vec<f32>>,
 }
 
-/// A stretch of measuring, from after the warm-up to the last answer of a level.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Window {
-    /// When it ended, RFC 3339.
-    pub at: String,
-    /// Questions asked at a time.
-    pub streams: u32,
-    /// Its length.
-    pub seconds: f64,
-    /// Answers that lie in it.
-    pub answers: u32,
-    /// Per rail.
-    pub rails: BTreeMap<String, Balance>,
-    /// Share of a core that sampling took; null off Linux.
-    pub sampler_core: Option<f64>,
-    /// Mean microseconds of one reading of all meters.
-    pub sampler_us: Option<f64>,
-}
-
-/// One rail's joules over a window.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Balance {
-    /// What the meter counted.
-    pub delta: f64,
-    /// Spent while no question ran.
-    pub unattributed: f64,
-    /// Belongs to answers that got no figure (see [`Note`]).
-    pub withheld: f64,
-}
-
 /// A whole record file.
 #[derive(Clone, Debug, Default)]
 pub struct File {
@@ -280,9 +255,22 @@ pub struct File {
     pub whole_bytes: u64,
 }
 
+/// Suite, id, repeat, streams.
+pub type Key = (String, String, u32, u32);
+
+impl Logprobs {
+    /// Of the generated tokens; none of no tokens.
+    pub fn of(values: &[f32]) -> Option<Self> {
+        let min = values.iter().copied().reduce(f32::min)?;
+        let tokens = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        let sum: f64 = values.iter().map(|v| f64::from(*v)).sum();
+        Some(Self { mean: sum / f64::from(tokens), min: f64::from(min), tokens, values: None })
+    }
+}
+
 impl Record {
     /// What makes it the same question under the same conditions. Ids are unique within a suite only.
-    pub fn key(&self) -> (String, String, u32, u32) {
+    pub fn key(&self) -> Key {
         (self.suite.clone(), self.id.clone(), self.repeat, self.streams)
     }
 
@@ -303,102 +291,5 @@ impl Record {
 /// The file cannot be read, or names file and line of the first that is no record.
 pub fn read(path: &Path) -> Result<File, String> {
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    parse(&bytes, &path.display().to_string())
-}
-
-/// Reads the bytes of a record file; `name` is what errors call it.
-///
-/// # Errors
-/// As [`read`].
-pub fn parse(bytes: &[u8], name: &str) -> Result<File, String> {
-    let mut file = File::default();
-    let mut at = BTreeMap::new();
-    let mut from = 0;
-    let mut number = 0;
-    while let Some(length) = memchr::memchr(b'\n', bytes.get(from..).unwrap_or_default()) {
-        let line = bytes.get(from..from + length).unwrap_or_default();
-        (from, number) = (from + length + 1, number + 1);
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        match line_of(line).map_err(|e| format!("{name}:{number}: {e}"))? {
-            Line::Run(run) => file.runs.push(*run),
-            Line::Window(window) => file.windows.push(window),
-            Line::Answer(record) => match at.get(&record.key()).and_then(|i: &usize| file.answers.get_mut(*i)) {
-                Some(before) => file.replaced.push(std::mem::replace(before, *record)),
-                None => {
-                    at.insert(record.key(), file.answers.len());
-                    file.answers.push(*record);
-                }
-            },
-        }
-    }
-    file.whole_bytes = u64::try_from(from).unwrap_or(u64::MAX);
-    Ok(file)
-}
-
-fn line_of(line: &[u8]) -> Result<Line, String> {
-    let mut value: Value = serde_json::from_slice(line).map_err(|e| format!("not JSON: {e}"))?;
-    let Some(object) = value.as_object_mut() else { return Err("not a JSON object".to_owned()) };
-    object.entry("line").or_insert_with(|| Value::from("answer"));
-    serde_json::from_value(value).map_err(|e| e.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(line: &Line) -> String {
-        serde_json::to_string(line).unwrap() + "\n"
-    }
-
-    fn record(id: &str, correct: Option<bool>) -> Record {
-        Record { id: id.to_owned(), correct, streams: 1, seconds: 2.0, ..Record::default() }
-    }
-
-    #[test]
-    fn what_is_written_is_read_back_and_the_last_line_of_a_key_counts() {
-        let joules = Joules { gross: Some(3.0), note: Some(Note::Pooled), ..Joules::default() };
-        let first = Record { error: Some("cut".to_owned()), ..record("1", None) };
-        let again = Record { joules, tokens_from: Some(Counted::Usage), ..record("1", Some(true)) };
-        let other = Record { repeat: 1, ..record("1", Some(false)) };
-        let window =
-            Window { streams: 1, rails: BTreeMap::from([("a/b".to_owned(), Balance::default())]), ..Window::default() };
-        let run = Run { format: FORMAT, model: "m".to_owned(), ..Run::default() };
-        let lines = [
-            Line::Run(Box::new(run.clone())),
-            Line::Answer(Box::new(first.clone())),
-            Line::Answer(Box::new(other.clone())),
-            Line::Answer(Box::new(again.clone())),
-            Line::Window(window.clone()),
-        ];
-        let whole: String = lines.iter().map(text).collect();
-        let file = parse((whole.clone() + "{\"line\":\"answer\",\"id\":\"to").as_bytes(), "r").unwrap();
-        assert_eq!((file.runs, file.answers), (vec![run], vec![again, other]));
-        assert_eq!((file.replaced, file.windows), (vec![first], vec![window]));
-        assert_eq!(file.whole_bytes, whole.len() as u64);
-    }
-
-    #[test]
-    fn older_and_newer_lines_are_readable_and_unknown_stays_unknown() {
-        let old = r#"{"id":"7","domain":"Legal services","correct":true,"input_tokens":9,"output_tokens":2,"seconds":1.5,"prefill_j":1.0}"#;
-        let file = parse(format!("{old}\n").as_bytes(), "r").unwrap();
-        let [record] = &file.answers[..] else { panic!("{file:?}") };
-        assert_eq!((record.tokens_in, record.tokens_out), (Some(9), Some(2)));
-        assert_eq!((record.joules.gross, record.watts(), record.ttft_s), (None, None, None));
-        assert!(text(&Line::Answer(Box::new(record.clone()))).contains("\"gross\":null"));
-    }
-
-    #[test]
-    fn a_line_that_is_no_record_is_named() {
-        for (text, want) in [
-            ("{}\nnonsense\n", "r:2: not JSON"),
-            ("[1]\n", "r:1: not a JSON object"),
-            ("{\"line\":\"other\"}\n", "unknown variant `other`"),
-            ("{\"domain\":\"Nowhere\"}\n", "r:1: "),
-        ] {
-            let said = parse(text.as_bytes(), "r").unwrap_err();
-            assert!(said.contains(want), "{text}: {said}");
-        }
-    }
+    lines::parse(&bytes, &path.display().to_string())
 }

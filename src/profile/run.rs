@@ -1,98 +1,318 @@
-//! Asks every question of a suite once, greedily, and appends each result to a record file at once.
+//! Asks every question at every level of concurrency, and puts each answer with its joules into the record file.
+//!
+//! At a level of n streams, n questions are under way at any time until none is left. Invariants: a question is asked again
+//! only if its last attempt failed in a way that may pass, and each attempt is a record; warm-up questions are in no record;
+//! whatever ends a run (a budget, Ctrl-C, a dead backend, a full disk), all answers that were settled are in the file.
 
-use std::collections::HashSet;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::path::Path;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use tokio::sync::watch;
 
-use super::record::{self, Counted, Joules, Record};
-use super::suite::Question;
-use crate::api::query::{Message, Sampling};
-use crate::clock;
-use crate::energy::estimate::Estimator;
-use crate::engine::Engine;
-use crate::engine::types::{Event, Job, Prompt};
+use super::asker::{Asked, Asker, Trouble};
+use super::counting::Counter;
+use super::level::{Level, Place};
+use super::log::Log;
+use super::metered::Metered;
+use super::pick::Item;
+use super::record::{Key, Line, Record};
+use crate::clock::{self, Instant};
+use crate::energy::cloud;
 
-/// Records of an earlier run that was cut; a torn last line is dropped.
-///
-/// # Errors
-/// The file exists and cannot be read, or a line other than the last is not a record.
-pub fn earlier(path: &Path) -> Result<Vec<Record>, String> {
-    if path.exists() { Ok(record::read(path)?.answers) } else { Ok(Vec::new()) }
+/// Attempts of one question before it is left as failed.
+pub const ATTEMPTS: u32 = 4;
+/// Wait after the first failure; doubled with each further one in a row.
+const BACKOFF: Duration = Duration::from_millis(250);
+/// The longest wait between two attempts, whatever the backend says.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// Tokens of a warm-up answer.
+const WARM_UP_TOKENS: u32 = 16;
+
+/// What is asked and when to stop.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Questions, in their order.
+    pub items: Vec<Item>,
+    /// Levels of concurrency, in their order.
+    pub streams: Vec<u32>,
+    /// Times each question is asked at each level.
+    pub repeats: u32,
+    /// Questions asked before a level that are not counted.
+    pub warm_up: usize,
+    /// Stop after so many joules.
+    pub joules: Option<f64>,
+    /// Stop after so long.
+    pub time: Option<Duration>,
 }
 
-/// Asks the questions that `done` lacks. `progress` is called after each with the record.
+/// Where joules come from.
+pub enum Energy {
+    /// The meters of this machine.
+    Metered(Box<Metered>),
+    /// A model of the cloud; none if the configuration states none, and then joules are not known.
+    Modelled(Option<cloud::Model>),
+}
+
+/// Everything a run needs.
+pub struct Run<'a> {
+    /// Who is asked.
+    pub asker: &'a Asker,
+    /// Who counts tokens.
+    pub counter: &'a Counter,
+    /// Where joules come from.
+    pub energy: &'a Energy,
+    /// The record file.
+    pub log: &'a mut Log,
+    /// Becomes true when the run is to stop.
+    pub stop: watch::Receiver<bool>,
+    /// Called with the state of things, after each record and now and then.
+    pub tell: &'a mut dyn FnMut(&Seen),
+}
+
+/// The state of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Questions asked and not failed, earlier runs included.
+    pub asked: u64,
+    /// Questions to ask in all.
+    pub all: u64,
+    /// Graded right.
+    pub right: u64,
+    /// Graded.
+    pub scored: u64,
+    /// Not scored.
+    pub unscored: u64,
+    /// Joules of this run's answers.
+    pub joules: f64,
+    /// Watts now.
+    pub watts: Option<f64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Everything was asked.
+    Done,
+    /// A budget is used up, with which.
+    Budget(&'static str),
+    /// Asked to stop.
+    Stopped,
+    /// The backend does not answer any more, with why.
+    Died(String),
+}
+
+/// Runs a plan; `earlier` are the records that there are.
 ///
 /// # Errors
-/// The record file cannot be written; questions that the engine fails are counted in the result instead.
-pub async fn all(
-    engine: &Engine,
-    questions: &[Question],
-    done: &mut Vec<Record>,
-    file: &Path,
-    mut progress: impl FnMut(&Record),
-) -> Result<u32, String> {
-    let told = |e: std::io::Error| format!("{}: {e}", file.display());
-    let asked: HashSet<String> = done.iter().map(|r| r.id.clone()).collect();
-    let whole: String = done.iter().filter_map(|r| serde_json::to_string(r).ok()).map(|line| line + "\n").collect();
-    std::fs::write(file, whole).map_err(told)?;
-    let mut out = OpenOptions::new().append(true).open(file).map_err(told)?;
-    let mut failed = 0;
-    for question in questions.iter().filter(|q| !asked.contains(&q.id)) {
-        let Some(record) = one(engine, question).await else {
-            failed += 1;
+/// The record file cannot be written. What was written before is whole.
+pub async fn run<'p>(run: &mut Run<'p>, plan: &'p Plan, earlier: &[Record]) -> Result<End, String> {
+    let wanted: BTreeSet<Key> = plan.streams.iter().flat_map(|streams| keys(plan, *streams)).collect();
+    // Answers of another choice of questions stay in the file and are not counted here.
+    let earlier: Vec<&Record> = earlier.iter().filter(|r| !again(r) && wanted.contains(&r.key())).collect();
+    let settled: BTreeSet<Key> = earlier.iter().map(|r| r.key()).collect();
+    let began = clock::now();
+    let mut seen = Seen { all: total(plan), ..Seen::default() };
+    earlier.iter().for_each(|r| seen.count(r));
+    (run.tell)(&seen);
+    for streams in &plan.streams {
+        let queue = left(plan, *streams, &settled);
+        if queue.is_empty() {
             continue;
-        };
-        let line = serde_json::to_string(&record).map_err(|e| e.to_string())?;
-        writeln!(out, "{line}").map_err(told)?;
-        progress(&record);
-        done.push(record);
+        }
+        if let Some(why) = warm_up(run, plan).await {
+            return Ok(if *run.stop.borrow() { End::Stopped } else { End::Died(why) });
+        }
+        let mut level = Level::open(run, plan, *streams, queue);
+        let ended = level.ask_all(run, &mut seen, began).await;
+        // The window is closed whatever happened, so that what was spent is on the file.
+        let closed = level.close(run, &mut seen).await;
+        run.log.sync(true)?;
+        match ended? {
+            End::Done => closed?,
+            other => {
+                closed?;
+                return Ok(other);
+            }
+        }
     }
-    Ok(failed)
+    Ok(End::Done)
 }
 
-/// One question; none if the engine gave no answer.
-async fn one(engine: &Engine, question: &Question) -> Option<Record> {
-    let sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        max_tokens: Some(question.max_tokens()),
-        stop: Vec::new(),
-        seed: Some(0),
-        logprobs: None,
-    };
-    let prompt = Prompt::Chat(vec![Message { role: "user".to_owned(), content: question.text() }]);
-    let started = clock::now();
-    let meter = Estimator::start();
-    let mut answer = String::new();
-    let mut generation = engine.submit(Job { prompt, sampling, owner: None }).ok()?;
-    while let Some(event) = generation.next().await {
-        match event.ok()? {
-            Event::Token(token) => answer.push_str(&token.text),
-            Event::Done(done) => {
-                answer.push_str(&done.tail);
-                let joules = meter.stop().map(|j| j.mid).unwrap_or_default();
-                let busy = done.prefill_s + done.decode_s;
-                let share = |part: f64| joules.filter(|_| busy > 0.0).map(|j| j * part / busy);
-                let (prefill, decode) = (share(done.prefill_s), share(done.decode_s));
-                return Some(Record {
-                    id: question.id.clone(),
-                    domain: question.domain,
-                    streams: 1,
-                    correct: question.grade(&answer),
-                    answer,
-                    tokens_in: Some(done.input_tokens),
-                    tokens_out: Some(done.output_tokens),
-                    tokens_from: Some(Counted::Engine),
-                    seconds: clock::now().duration_since(started).as_secs_f64(),
-                    ttft_s: Some(done.prefill_s),
-                    joules: Joules { gross: joules, prefill, decode, ..Joules::default() },
-                    ..Record::default()
-                });
+/// Whether a record's question is to be asked again: what failed may pass.
+pub fn again(record: &Record) -> bool {
+    record.unscored.as_deref() == Some("failed")
+}
+
+fn total(plan: &Plan) -> u64 {
+    let each = plan.items.len().saturating_mul(plan.streams.len());
+    u64::try_from(each).unwrap_or(u64::MAX).saturating_mul(u64::from(plan.repeats))
+}
+
+fn places(plan: &Plan) -> impl Iterator<Item = (Place, &Item)> {
+    (0..plan.repeats).flat_map(move |repeat| {
+        let items = plan.items.iter().enumerate();
+        items.map(move |(index, item)| (Place { item: index, repeat, attempts: 0 }, item))
+    })
+}
+
+fn key(place: Place, item: &Item, streams: u32) -> Key {
+    (item.suite.to_string(), item.question.id.clone(), place.repeat, streams)
+}
+
+fn keys(plan: &Plan, streams: u32) -> impl Iterator<Item = Key> {
+    places(plan).map(move |(place, item)| key(place, item, streams))
+}
+
+fn left(plan: &Plan, streams: u32, settled: &BTreeSet<Key>) -> VecDeque<Place> {
+    places(plan)
+        .filter(|(place, item)| !settled.contains(&key(*place, item, streams)))
+        .map(|(place, _)| place)
+        .collect()
+}
+
+/// Asks the first questions without counting them; why not, if the backend does not answer.
+async fn warm_up(run: &mut Run<'_>, plan: &Plan) -> Option<String> {
+    for item in plan.items.iter().cycle().take(plan.warm_up) {
+        let mut failed = 0;
+        loop {
+            let text = item.question.text();
+            let asking = run.asker.ask(&text, WARM_UP_TOKENS);
+            let asked = tokio::select! {
+                asked = asking => asked,
+                _ = run.stop.wait_for(|stop| *stop) => return Some("stopped".to_owned()),
+            };
+            match asked.trouble {
+                None | Some(Trouble::Refused(_)) => break,
+                Some(Trouble::Fatal(why)) => return Some(why),
+                Some(Trouble::Passing(why, after)) => {
+                    failed += 1;
+                    if failed >= ATTEMPTS {
+                        return Some(why);
+                    }
+                    tokio::time::sleep(backoff(failed, after)).await;
+                }
             }
         }
     }
     None
+}
+
+/// How long to wait after so many failures in a row.
+pub fn backoff(failures: u32, told: Option<Duration>) -> Duration {
+    let own = BACKOFF * 2_u32.saturating_pow(failures.saturating_sub(1).min(8));
+    told.unwrap_or(own).clamp(BACKOFF, LONGEST_BACKOFF)
+}
+
+impl Seen {
+    /// Counts a record.
+    pub fn count(&mut self, record: &Record) {
+        self.asked += u64::from(!again(record));
+        self.right += u64::from(record.correct == Some(true));
+        self.scored += u64::from(record.correct.is_some());
+        self.unscored += u64::from(record.correct.is_none());
+    }
+}
+
+/// An attempt as a record, without joules.
+pub fn record(item: &Item, place: &Place, streams: u32, asked: &Asked, counter: &Counter) -> Record {
+    let question = &item.question;
+    let heard = &asked.heard;
+    let text = question.text();
+    let tokens = counter.count(&text, heard);
+    let seconds = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64();
+    let (correct, unscored) = match &asked.trouble {
+        Some(Trouble::Refused(_)) => (None, Some("refused")),
+        Some(_) => (None, Some("failed")),
+        None => match question.grade(&heard.text) {
+            None => (None, Some("no judge")),
+            graded => (graded, None),
+        },
+    };
+    let mut gaps = heard.gaps.clone();
+    gaps.sort_unstable_by(f64::total_cmp);
+    Record {
+        id: question.id.clone(),
+        domain: question.domain,
+        suite: item.suite.to_string(),
+        kind: question.kind.name().to_owned(),
+        repeat: place.repeat,
+        streams,
+        correct,
+        unscored: unscored.map(str::to_owned),
+        answer: heard.text.clone(),
+        finish: heard.finish.clone(),
+        tokens_in: tokens.input,
+        tokens_out: tokens.output,
+        tokens_from: tokens.from,
+        seconds: seconds(asked.began, asked.ended),
+        ttft_s: heard.first.map(|first| seconds(asked.began, first)),
+        gap_p50_s: percentile(&gaps, 0.5),
+        gap_p99_s: percentile(&gaps, 0.99),
+        logprobs: super::record::Logprobs::of(&heard.logprobs),
+        error: asked.trouble.as_ref().map(|t| t.why().to_owned()),
+        at: clock::rfc3339(),
+        ..Record::default()
+    }
+}
+
+/// Nearest rank in a sorted list.
+fn percentile(sorted: &[f64], share: f64) -> Option<f64> {
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank within the list's length"
+    )]
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
+/// Joules of a cloud answer, from its tokens.
+pub fn modelled(record: Record, model: Option<&cloud::Model>) -> Record {
+    let (Some(model), Some(input), Some(output)) = (model, record.tokens_in, record.tokens_out) else { return record };
+    let (input, output) = (f64::from(input), f64::from(output));
+    let all = model.joules(input, output);
+    let joules = super::record::Joules {
+        gross: all.mid,
+        prefill: model.input.times(input).mid,
+        decode: model.output.times(output).mid,
+        basis: Some(all.basis),
+        low: all.low,
+        high: all.high,
+        ..super::record::Joules::default()
+    };
+    Record { joules, ..record }
+}
+
+/// Appends a record and counts it.
+pub fn put(run: &mut Run<'_>, seen: &mut Seen, record: Record) -> Result<(), String> {
+    seen.count(&record);
+    seen.joules += record.joules.gross.unwrap_or(0.0);
+    run.log.put(&Line::Answer(Box::new(record)))?;
+    (run.tell)(seen);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_what_was_seen() {
+        let gaps: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!((percentile(&gaps, 0.5), percentile(&gaps, 0.99)), (Some(50.0), Some(99.0)));
+        assert_eq!(
+            (percentile(&[3.0], 0.5), percentile(&[3.0], 0.99), percentile(&[], 0.5)),
+            (Some(3.0), Some(3.0), None)
+        );
+    }
+
+    #[test]
+    fn waits_double_and_a_backends_word_is_bounded() {
+        assert_eq!(backoff(1, None), BACKOFF);
+        assert_eq!(backoff(3, None), BACKOFF * 4);
+        assert_eq!(backoff(60, None), LONGEST_BACKOFF);
+        assert_eq!(backoff(1, Some(Duration::from_secs(7))), Duration::from_secs(7));
+        assert_eq!(backoff(1, Some(Duration::from_secs(7000))), LONGEST_BACKOFF);
+    }
 }

@@ -23,7 +23,8 @@ pub struct Question {
     /// Options of multiple choice, A first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,
-    /// Letter, number, literal, or the reference answer that a judge compares with.
+    /// Letter, number, literal, or the reference answer that a judge compares with; without one only another run's answer can
+    /// be compared with.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
     /// Wordings of a short answer that are right.
@@ -50,6 +51,20 @@ pub enum Kind {
     Rules,
     /// By a judge that compares it with the reference answer.
     Pair,
+}
+
+impl Kind {
+    /// The word in suite and record files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Choice => "choice",
+            Self::Number => "number",
+            Self::Short => "short",
+            Self::Literal => "literal",
+            Self::Rules => "rules",
+            Self::Pair => "pair",
+        }
+    }
 }
 
 impl Question {
@@ -122,9 +137,6 @@ impl Question {
             Kind::Rules => {
                 let found = self.rules.iter().enumerate().find_map(|(i, r)| Some((i, r.problem()?)));
                 found.map(|(i, why)| format!("rules[{i}]: {why}"))
-            }
-            Kind::Pair if self.answer.trim().is_empty() => {
-                Some("answer: needs the reference that a judge compares with".to_owned())
             }
             _ => None,
         }
@@ -203,7 +215,6 @@ mod tests {
                 r#"{"id":"2","domain":"None","kind":"rules","prompt":"p","rules":[{"rule":"words"}]}"#,
                 "rules[0]: needs min",
             ),
-            (r#"{"id":"2","domain":"None","kind":"pair","prompt":"p"}"#, "answer: needs the reference"),
             (r#"{"id":"1","domain":"None","kind":"number","prompt":"p","answer":"3"}"#, "id: 1 is there twice"),
             (r#"{"id":"2","domian":"None"}"#, "s:2: unknown field `domian`"),
             ("{", "s:2: EOF"),

@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("gate", &[]),
     ("backend", &["api", "engine", "policy"]),
     ("train", &["classify"]),
-    ("profile", &["api", "classify", "energy", "engine", "tables"]),
+    ("profile", &["api", "backend", "classify", "energy", "engine", "models", "policy", "tables"]),
     ("signals", &["api", "classify", "policy", "state"]),
     ("state", &["backend", "policy"]),
     (

@@ -7,6 +7,7 @@ pub mod battery;
 pub mod hwmon;
 pub mod nvml;
 pub mod piped;
+pub mod process;
 pub mod processor;
 pub mod rapl;
 pub mod wall;
@@ -156,6 +157,20 @@ pub fn discover(places: &Places) -> Found {
     #[cfg(target_os = "macos")]
     found.add(piped::macmon());
     found.add(processor::Processor::open(&places.proc));
+    found
+}
+
+/// The same for a model that runs in this process: where no sensor reads the processor, its own time stands for it rather
+/// than the whole machine's, which other programs share.
+pub fn discover_own(places: &Places) -> Found {
+    let mut found = discover(places);
+    let sensed = found.rails().iter().any(|r| r.part == Part::Package && r.basis < Basis::Utilisation);
+    let guess = found.meters.iter().position(|m| m.rails().iter().all(|r| r.basis == Basis::Utilisation));
+    if let (false, Some(guess), Ok(own)) = (sensed, guess, process::Process::open(&places.proc))
+        && let Some(place) = found.meters.get_mut(guess)
+    {
+        *place = Box::new(own);
+    }
     found
 }
 
