@@ -20,6 +20,7 @@ mod odd_upstream;
 mod panics;
 mod paper;
 mod private;
+mod profile;
 mod real_model;
 mod reload;
 mod shape;

@@ -1,63 +1,13 @@
 //! A gateway on a machine with an energy counter: the journal has what answers took, not what a table expects.
 
-use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::support::answers::{CHUNKED, DONE, chunk, delta, finish, usage};
+use crate::support::counter::{Counter, WATTS};
 use crate::support::gateway::{Plan, cloud, local};
 use crate::support::upstream::{Step, Upstream};
-
-const WATTS: f64 = 100.0;
-
-/// A powercap tree whose counter rises by a hundred watts.
-struct Counter {
-    sysfs: TempDir,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Counter {
-    fn start() -> Self {
-        let sysfs = tempfile::tempdir().unwrap();
-        let zone = sysfs.path().join("class/powercap/intel-rapl:0");
-        fs::create_dir_all(&zone).unwrap();
-        fs::write(zone.join("name"), "package-0\n").unwrap();
-        fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
-        let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
-        let count = move || {
-            let microjoules = WATTS * began.elapsed().as_secs_f64() * 1e6;
-            fs::write(zone.join("next"), format!("{microjoules:.0}\n")).unwrap();
-            fs::rename(zone.join("next"), zone.join("energy_uj")).unwrap();
-        };
-        count();
-        let theirs = stop.clone();
-        let thread = std::thread::spawn(move || {
-            while !theirs.load(Ordering::Relaxed) {
-                count();
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        });
-        Self { sysfs, stop, thread: Some(thread) }
-    }
-
-    /// `[energy]` of a machine that has it.
-    fn config(&self) -> String {
-        format!("[energy]\nsysfs = \"{}\"\n", self.sysfs.path().display())
-    }
-}
-
-impl Drop for Counter {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
-    }
-}
 
 /// A streamed answer of ten tokens and a usage event that takes about half a second.
 fn slow() -> Vec<Step> {

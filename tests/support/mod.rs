@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod canary;
+pub mod counter;
 pub mod gateway;
 pub mod http;
 pub mod rude;
