@@ -82,6 +82,15 @@ const RENEWALS: f64 = 4.0;
 
 /// Shares what the rail spent in the window among the spans. Parts of the window that were not observed count nothing.
 pub fn attribute(rail: Rail, spans: &[Span], window: (f64, f64), weights: Weights) -> Account {
+    let mut account = attribute_part(rail, spans, window, weights);
+    account.shares.iter_mut().for_each(|share| share.net = share.net.max(0.0));
+    account
+}
+
+/// The same for one of several windows side by side, whose shares are then added up: `net` may be below 0 in a part. A counter
+/// that is renewed more slowly than it is read stands still in one piece and makes up for it in the next, so that only the sum
+/// over a whole query may be cut off at 0; cutting off each piece would leave part of the idle machine in the net figure.
+pub fn attribute_part(rail: Rail, spans: &[Span], window: (f64, f64), weights: Weights) -> Account {
     let mut account = Account { shares: vec![Share::default(); spans.len()], ..Account::default() };
     let observed = rail.series.span().unwrap_or((f64::INFINITY, f64::NEG_INFINITY));
     let (from_s, to_s) = (window.0.max(observed.0), window.1.min(observed.1));
@@ -105,7 +114,7 @@ pub fn attribute(rail: Rail, spans: &[Span], window: (f64, f64), weights: Weight
             account.unattributed += spent;
             continue;
         }
-        let active = spent - (rail.idle_w * (b - a)).min(spent);
+        let active = if observed.is_some() { spent - rail.idle_w * (b - a) } else { 0.0 };
         // Tokens are known for all of them, or all count alike.
         let known = running.iter().all(|(_, part)| part.weight > 0.0);
         let total: f64 = running.iter().map(|(_, part)| if known { part.weight } else { 1.0 }).sum();
@@ -300,9 +309,9 @@ mod tests {
         #[test]
         fn windows_side_by_side_add_up((points, spans) in schedule(), cut in 0.1_f64..8.0) {
             let line = series(points);
-            let whole = attribute(rail(&line, 7.0), &spans, (0.0, 20.0), Weights::default());
-            let left = attribute(rail(&line, 7.0), &spans, (0.0, cut), Weights::default());
-            let right = attribute(rail(&line, 7.0), &spans, (cut, 20.0), Weights::default());
+            let whole = attribute_part(rail(&line, 7.0), &spans, (0.0, 20.0), Weights::default());
+            let left = attribute_part(rail(&line, 7.0), &spans, (0.0, cut), Weights::default());
+            let right = attribute_part(rail(&line, 7.0), &spans, (cut, 20.0), Weights::default());
             prop_assert!((whole.delta - left.delta - right.delta).abs() < 1e-6);
             for ((w, l), r) in whole.shares.iter().zip(&left.shares).zip(&right.shares) {
                 prop_assert!((w.gross - l.gross - r.gross).abs() < 1e-6 && (w.net - l.net - r.net).abs() < 1e-6);

@@ -1,10 +1,10 @@
 //! Books of a run: queries begin and end while it goes on, and each is charged as soon as what it cost can no longer change.
 //!
 //! Time before the oldest query that still runs is settled: everybody who ran in it is known with his tokens, so
-//! [`attribute`] shares it for good. Invariant (conservation): over everything settled, per rail, the charges of all
+//! [`attribute_part`] shares it for good. Invariant (conservation): over everything settled, per rail, the charges of all
 //! queries + unattributed = delta. A query that is given up leaves what it used unattributed. Pure.
 
-use crate::energy::attribution::{self, Share, Span, Weights, attribute};
+use crate::energy::attribution::{self, Share, Span, Weights, attribute_part};
 use crate::energy::series::Series;
 
 /// How a rail is charged.
@@ -122,7 +122,7 @@ impl Books {
         let each = series.iter().zip(&self.terms).zip(&mut self.balance).enumerate();
         for (rail, ((series, terms), balance)) in each {
             let known = attribution::Rail { series, idle_w: terms.idle_w.unwrap_or(0.0), renewed_s: terms.renewed_s };
-            let account = attribute(known, &spans, (self.settled_s, to_s), self.weights);
+            let account = attribute_part(known, &spans, (self.settled_s, to_s), self.weights);
             balance.delta += account.delta;
             balance.unattributed += account.unattributed;
             for (open, part) in present.iter_mut().zip(account.shares) {
@@ -142,6 +142,7 @@ fn finish(open: Open, series: &[Series]) -> Settled {
     let Open { id, span, mut shares, .. } = open;
     for (share, series) in shares.iter_mut().zip(series) {
         share.partial = series.between(span.start_s, span.end_s).is_none();
+        share.net = share.net.max(0.0);
     }
     Settled { id, span, shares }
 }
