@@ -1,8 +1,10 @@
-//! Runs a suite of questions against a local model and writes its table: coverage with intervals, joules with a basis.
+//! Asks a backend the questions of suites, measures what each answer took, and keeps both in a record file.
 //!
-//! Every answered question is appended to a record file at once, so that a run that is cut goes on where it stopped.
-//! Questions whose answer cannot be graded count as wrong for coverage only if the model did answer; questions that
-//! failed (no answer at all) leave accuracy and energy alike and are counted.
+//! In the order of a run: [`pick`] chooses questions, [`metered`] lets the machine come to rest, [`run`] asks through the
+//! gateway's own backends ([`asker`], [`listen`]) at each [`level`] of concurrency, [`charge`] puts joules on answers, [`log`]
+//! appends them as [`record`] tells, [`judge`] scores what no grader can, and [`table`] makes a table of the file.
+//! Invariants: every answer is on disk before the next is asked for long; what was not scored leaves accuracy and energy
+//! alike and is counted; an unknown figure is null.
 
 pub mod asker;
 pub mod charge;

@@ -60,7 +60,7 @@ fn attention(lambda: f32) -> Result<Attention, String> {
     if lambda == f32::INFINITY {
         return Ok(Attention::Softmax);
     }
-    if !(lambda > 0.0) {
+    if lambda.is_nan() || lambda <= 0.0 {
         return Err("--lambda must be above 0, or inf for softmax".to_owned());
     }
     Ok(Attention::Lla(Lla {
