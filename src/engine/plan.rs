@@ -85,7 +85,8 @@ impl Pace {
 /// always moves on; the rest goes to those with the least left, so that a short prompt does not wait for a long one,
 /// however small the chunk.
 pub fn share(chunk: usize, left: &[usize]) -> Vec<usize> {
-    let chunk = if left.len() > 1 { chunk.max(2 * ALIGN) } else { chunk };
+    // One piece for the oldest, and the longest rest that cannot be cut for another.
+    let chunk = if left.len() > 1 { chunk.max(3 * ALIGN) } else { chunk };
     let mut takes = vec![0; left.len()];
     let (Some(oldest), Some(first)) = (left.first(), takes.first_mut()) else { return takes };
     let half = if left.len() > 1 { chunk / 2 } else { chunk };
@@ -190,8 +191,9 @@ mod tests {
         assert_eq!(share(64, &[1000, 500, 20]), [32, 8, 20]);
         assert_eq!(share(64, &[10, 1000]), [10, 48]);
         assert_eq!(share(64, &[1000]), [64]);
-        assert_eq!(share(8, &[12, 5]), [12, 0]);
-        assert_eq!(share(8, &[1000, 500, 7]), [8, 0, 7]);
+        assert_eq!(share(8, &[12, 5]), [12, 5]);
+        assert_eq!(share(8, &[1000, 500, 7]), [8, 8, 7]);
+        assert_eq!(share(8, &[1000, 12]), [8, 12]);
         assert!(share(8, &[]).is_empty());
     }
 
@@ -200,9 +202,11 @@ mod tests {
         fn shares_are_whole_pieces(chunk in ALIGN..600, left in prop::collection::vec(1_usize..2000, 1..9)) {
             let takes = share(chunk, &left);
             prop_assert!(takes[0] > 0);
-            prop_assert!(takes.iter().sum::<usize>() < chunk + 2 * ALIGN);
+            prop_assert!(takes.iter().sum::<usize>() < chunk.max(3 * ALIGN) + 2 * ALIGN);
+            let shortest = (1..left.len()).min_by_key(|at| left[*at]);
+            prop_assert!(takes[0] == left[0] || shortest.is_none_or(|at| takes[at] > 0), "a short one waits: {takes:?}");
             for (take, left) in takes.iter().zip(&left) {
-                prop_assert!(take == left || (take % ALIGN == 0 && left - take >= ALIGN));
+                prop_assert!(take == left || *take == 0 || (take % ALIGN == 0 && left - take >= ALIGN));
             }
             prop_assert!(takes == left || takes.iter().sum::<usize>() + 3 * ALIGN > chunk, "room was left: {takes:?}");
         }

@@ -191,6 +191,26 @@ fn a_long_prompt_never_holds_up_a_token() {
 }
 
 #[test]
+fn a_short_prompt_does_not_wait_for_a_long_one_however_slow_the_machine() {
+    let mut bench = bench(tiny(), 2);
+    let slow = |bench: &mut Bench| (0..50).for_each(|_| bench.worker.pace.saw(100, 1.0));
+    slow(&mut bench);
+    let mut long = bench.submit(&ask((0..200).map(|i| i % 250), 1));
+    bench.worker.turn();
+    let mut short = bench.submit(&ask(60..80, 2));
+    let mut turns = 0;
+    while short.end.is_none() {
+        slow(&mut bench);
+        bench.worker.turn();
+        short.read();
+        turns += 1;
+        assert!(turns < 10, "the short question waits");
+    }
+    long.read();
+    assert!(long.said.is_empty());
+}
+
+#[test]
 fn who_leaves_is_gone_after_one_turn_and_the_others_stay() {
     let mut bench = bench(tiny(), 3);
     let want = self::bench(tiny(), 1).run(&ask(60..90, 40));
