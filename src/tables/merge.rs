@@ -114,8 +114,11 @@ fn weighted(parts: &[(f64, Option<f64>)]) -> Option<f64> {
     sum.filter(|_| weight > 0.0).map(|sum| sum / weight)
 }
 
+/// How many, their mean, and its interval.
+type Part = (f64, Option<f64>, Option<[f64; 2]>);
+
 /// Interval of a weighted mean of independent parts.
-fn interval(parts: &[(f64, Option<f64>, Option<[f64; 2]>)]) -> Option<[f64; 2]> {
+fn interval(parts: &[Part]) -> Option<[f64; 2]> {
     let middle = weighted(&parts.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>())?;
     let weight: f64 = parts.iter().map(|p| p.0).sum();
     let half: Option<f64> =

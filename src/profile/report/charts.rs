@@ -79,7 +79,8 @@ pub fn efficiency(subjects: &[Subject]) -> Scene {
     let row_height = 30.0;
     let height = 62.0 + row_height * count(subjects.len()) + 44.0;
     let mut scene = Scene::new(WIDTH, height);
-    let panels: [(&str, f64, fn(&Row) -> Figure); 2] = [
+    type Panel = (&'static str, f64, fn(&Row) -> Figure);
+    let panels: [Panel; 2] = [
         ("IPJ: correct answers per joule (1/J)", 250.0, |r| (r.ipj, r.ipj_interval)),
         ("IPW: accuracy per watt (1/W)", 600.0, |r| (r.ipw, r.ipw_interval)),
     ];
