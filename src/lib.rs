@@ -13,8 +13,8 @@
 //!     relay   stream, count, end honestly             -> client
 //! ```
 //!
-//! Beside the line, never in it: [`journal`] (a bounded queue to a writer thread), [`meter`] (metrics), health probes,
-//! configuration reload. A client that hangs up drops the future: the upstream socket closes or the local decode stops,
+//! Beside the line, never in it: [`journal`] (a bounded queue to a writer thread), [`learn`] (fed by that writer),
+//! [`meter`] (metrics), health probes, configuration reload. A client that hangs up drops the future: the upstream socket closes or the local decode stops,
 //! the permits return, and the journal entry is still written, because a guard's `Drop` writes it.
 //!
 //! # Words

@@ -52,7 +52,7 @@ enum Command {
     /// Show every energy meter of this machine, why others are missing, and live watts
     Energy(energy::Args),
     /// Ask a local model every question of a suite and write its table
-    Profile(profile::Args),
+    Profile(Box<profile::Args>),
     /// Show, check, compare and join intelligence-per-watt tables
     Tables(tables::Args),
     /// Draw measured tables: a page, JSON and pictures

@@ -111,7 +111,7 @@ fn every_figure_of_a_small_run_is_the_one_by_hand() {
 #[test]
 fn joules_that_follow_tokens_give_a_line_and_ones_that_do_not_are_refused() {
     let line = |i: u32| {
-        let mut a = asked(i, verdict(i % 2 == 0), 10.0, 1.0);
+        let mut a = asked(i, verdict(i.is_multiple_of(2)), 10.0, 1.0);
         let (input, output) = (f64::from(50 + i * 37 % 400), f64::from(10 + i * 53 % 200));
         (a.input, a.output, a.gross_j) = (Some(input), Some(output), Some(0.01 * input + 0.3 * output));
         (a.prefill_j, a.decode_j) = (Some(0.01 * input), Some(0.3 * output));
