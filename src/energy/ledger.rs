@@ -17,6 +17,8 @@ use crate::energy::{Basis, Joules, idle};
 
 /// How long an ended query waits for those that ran beside it.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a start waits for the meters' first figures.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Spans remembered; further queries are not metered.
 const MOST_SPANS: usize = 4096;
 /// The machine is at rest when no query ran for this long; its idle watts are those of this stretch.
@@ -95,6 +97,8 @@ impl Ledger {
         let idle_w = vec![0.0; rails.len()];
         let book = Book { spans: VecDeque::new(), next: 0, idle_w, busy_s: 0.0 };
         let sampler = Sampler::start(meters, every)?;
+        // The first query lies inside the trace too.
+        sampler.wait_past(0.0, FIRST_LOOK);
         let shared = Arc::new(Shared { sampler, rails, book: Mutex::new(book), changed: Condvar::new() });
         let theirs = Arc::downgrade(&shared);
         std::thread::Builder::new().name("energy ledger".to_owned()).spawn(move || serve(&theirs))?;
