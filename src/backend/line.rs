@@ -33,8 +33,6 @@ pub struct Line {
     alarm: Arc<Alarm>,
     /// The alarm's.
     waker: Waker,
-    /// Whose poll ended with nothing left to do: until the alarm rings, another would end alike.
-    parked: Option<Waker>,
 }
 
 impl Line {
@@ -42,7 +40,7 @@ impl Line {
     pub async fn open(socket: Socket) -> hyper::Result<Self> {
         let (sender, conn) = http1::Builder::new().handshake(socket).await?;
         let alarm = Arc::new(Alarm::default());
-        Ok(Self { sender, conn: Some(conn), waker: Waker::from(Arc::clone(&alarm)), alarm, parked: None })
+        Ok(Self { sender, conn: Some(conn), waker: Waker::from(Arc::clone(&alarm)), alarm })
     }
 
     /// Sends a request and waits for the head of its answer. The error holds the request if none of it was written.
@@ -61,7 +59,6 @@ impl Line {
 
     /// Whether the next request may be sent: the last answer is over, and the upstream has not closed.
     pub fn is_free(&mut self) -> bool {
-        self.parked = None;
         self.alarm.state.store(POLLING, Ordering::Release);
         self.turn();
         self.alarm.state.store(ASLEEP, Ordering::Release);
@@ -69,14 +66,8 @@ impl Line {
         self.conn.is_some() && self.sender.is_ready()
     }
 
-    /// Polls the connection and its user in turns until neither has more to do for the other. hyper asks a body once more
-    /// after it has written what there was; then there is nothing to do at all.
+    /// Polls the connection and its user in turns until neither has more to do for the other.
     fn drive<T>(&mut self, cx: &Context<'_>, mut user: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
-        let parked = self.parked.take().filter(|task| task.will_wake(cx.waker()));
-        if parked.is_some() && self.alarm.state.load(Ordering::Acquire) == ASLEEP {
-            self.parked = parked;
-            return Poll::Pending;
-        }
         self.alarm.task.register(cx.waker());
         for _ in 0..TURNS_MAX {
             self.alarm.state.store(POLLING, Ordering::Release);
@@ -87,7 +78,6 @@ impl Line {
                 return polled;
             }
             if self.alarm.state.compare_exchange(POLLING, ASLEEP, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                self.parked = Some(parked.unwrap_or_else(|| cx.waker().clone()));
                 return Poll::Pending;
             }
         }
@@ -109,7 +99,7 @@ const ASLEEP: u8 = 0;
 const POLLING: u8 = 1;
 const WOKEN: u8 = 2;
 
-/// Keeps wake-ups between a connection and its user within the poll that causes them; passes on the first from outside.
+/// Keeps wake-ups between a connection and its user within the poll that causes them; passes on those from outside.
 #[derive(Default)]
 struct Alarm {
     state: AtomicU8,
@@ -122,79 +112,9 @@ impl Wake for Alarm {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.swap(WOKEN, Ordering::AcqRel) == ASLEEP {
+        let inside = |state| (state != ASLEEP).then_some(WOKEN);
+        if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, inside).is_err() {
             self.task.wake();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::time::Duration;
-
-    use http::header::HOST;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::time::{sleep, timeout};
-
-    use super::*;
-
-    const PARTS: usize = 20;
-
-    /// Answers one request with parts of one byte, each on its own. Gives the socket back, open.
-    async fn serve(mut socket: TcpStream) -> TcpStream {
-        let mut head = [0; 1024];
-        assert!(socket.read(&mut head).await.unwrap() > 0);
-        socket.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
-        for _ in 0..PARTS {
-            sleep(Duration::from_millis(1)).await;
-            socket.write_all(b"1\r\nx\r\n").await.unwrap();
-        }
-        socket.write_all(b"0\r\n\r\n").await.unwrap();
-        socket
-    }
-
-    /// Reads an answer to its end; `more` may poll once again after a poll that ended with nothing.
-    async fn check(more: impl Fn(&mut Line, &mut Incoming, &Context<'_>)) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        ours.set_nodelay(true).unwrap();
-        let (theirs, _) = listener.accept().await.unwrap();
-        theirs.set_nodelay(true).unwrap();
-        let read = async {
-            let mut line = Line::open(Socket::plain(ours)).await.unwrap();
-            let request = Request::get("/").header(HOST, "a").body(Full::default()).unwrap();
-            let mut answer = line.send(request).await.unwrap();
-            let (mut bytes, body) = (0, answer.body_mut());
-            let next = |line: &mut Line, body: &mut Incoming, cx: &Context<'_>| {
-                let polled = line.read(body, cx);
-                if polled.is_pending() {
-                    more(line, body, cx);
-                }
-                polled
-            };
-            while let Some(frame) = poll_fn(|cx| next(&mut line, body, cx)).await {
-                bytes += frame.unwrap().into_data().unwrap().len();
-            }
-            assert_eq!(bytes, PARTS);
-            assert!(line.is_free());
-        };
-        timeout(Duration::from_secs(5), async { tokio::join!(serve(theirs), read) }).await.expect("a part was lost");
-    }
-
-    #[tokio::test]
-    async fn a_poll_between_two_parts_loses_none() {
-        check(|_, _, _| ()).await;
-        check(|line, body, cx| assert!(line.read(body, cx).is_pending())).await;
-    }
-
-    #[tokio::test]
-    async fn the_task_that_polled_last_is_woken() {
-        check(|line, body, cx| {
-            let _ = line.read(body, &Context::from_waker(Waker::noop()));
-            let _ = line.read(body, cx);
-        })
-        .await;
     }
 }
