@@ -1,6 +1,7 @@
 //! `wattroute profile`: ask suites of a backend, measure, write a table.
 
 mod bar;
+mod finish;
 mod setup;
 
 use std::path::{Path, PathBuf};
@@ -20,8 +21,6 @@ use crate::profile::log::Log;
 use crate::profile::pick::{self, Item};
 use crate::profile::record::{self, Line, Run};
 use crate::profile::run::{self, End, Plan};
-use crate::profile::table;
-use crate::tables::show;
 
 /// Exit code after Ctrl-C.
 const INTERRUPTED: u8 = 130;
@@ -32,6 +31,7 @@ const INTERRUPTED: u8 = 130;
   wattroute profile                                     the default model on a sample of mmlu-pro and gsm8k
   wattroute profile --backend local/llama --suite mmlu-pro --suite gsm8k --limit 200 --out llama.json
   wattroute profile --suite mine.jsonl --domains legal,computer --repeats 3 --streams 1,4,16
+  wattroute profile --backend local/llama --baseline gpt.records.jsonl --out llama.json
   wattroute profile --backend cloud/gpt --suite mt-bench --judge cloud/judge --against llama.records.jsonl
 
 Suites inside: mmlu-pro, gsm8k, cruxeval, short, instructions, mt-bench; a file has one JSON object a line.
@@ -91,6 +91,9 @@ pub struct Args {
     /// Go on with the record file that is there; this is what happens in any case
     #[arg(long, conflicts_with = "fresh")]
     resume: bool,
+    /// Whose answers the table's gain is counted against: a table of the same questions, or the records of a run on them
+    #[arg(long, value_name = "TABLE.json|RECORDS.jsonl")]
+    baseline: Option<PathBuf>,
     /// Start over; a record file that is there is kept under another name
     #[arg(long)]
     fresh: bool,
@@ -173,7 +176,7 @@ async fn profile(args: &Args, config: &Config) -> Result<ExitCode, String> {
         judged(args, config, judge, &plan.items, &mut log, &stop).await?;
     }
     drop(log);
-    write(args, &out, &records)
+    finish::write(args, &out, &records, &plan.items)
 }
 
 /// What to type to go on.
@@ -207,17 +210,6 @@ async fn judged(
         done.scored, done.disagreed, done.failed, done.alone
     );
     Ok(())
-}
-
-fn write(args: &Args, out: &Path, records: &Path) -> Result<ExitCode, String> {
-    let table = table::of_file(&record::read(records)?, args.model_name.as_deref())?;
-    let text = serde_json::to_string_pretty(&table).map_err(|e| e.to_string())? + "\n";
-    let unfinished = out.with_extension("part");
-    std::fs::write(&unfinished, &text)
-        .and_then(|()| std::fs::rename(&unfinished, out))
-        .map_err(|e| format!("{}: {e}", out.display()))?;
-    super::say(&if args.json { text } else { format!("{}\n", show::text(&table)) });
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Becomes true with the first Ctrl-C or SIGTERM; a second one ends the program at once. Answers are on disk by then.

@@ -76,7 +76,8 @@ impl Question {
                 for (letter, option) in ('A'..='J').zip(&self.options) {
                     text.push_str(&format!("\n{letter}. {option}"));
                 }
-                text.push_str("\nGive only the letter of the correct option.");
+                // Small models explain unless they are shown the form, and a letter named in it would be their favourite.
+                text.push_str("\n\nDo not explain. Reply in this form: The answer is (letter).");
             }
             Kind::Number => text.push_str("\nWork it out briefly, then end with: The answer is NUMBER."),
             Kind::Short => text.push_str("\nAnswer in a few words."),
@@ -111,6 +112,16 @@ impl Question {
             Kind::Literal => Some(literal::matches(answer, &self.answer)),
             Kind::Rules => Some(rules::all_hold(answer, &self.rules)),
             Kind::Pair => None,
+        }
+    }
+
+    /// Whether an answer holds what its grader looks for; one that does not counts as wrong, and many of them say that the
+    /// question was not understood or the answer was cut.
+    pub fn readable(&self, answer: &str) -> bool {
+        match self.kind {
+            Kind::Choice => grade::letter(answer, self.options.len()).is_some(),
+            Kind::Number => grade::number(answer).is_some(),
+            Kind::Short | Kind::Literal | Kind::Rules | Kind::Pair => !answer.trim().is_empty(),
         }
     }
 

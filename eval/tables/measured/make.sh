@@ -4,12 +4,12 @@
 #   MODELS=FOLDER eval/tables/measured/make.sh [LIMIT]
 #
 # FOLDER (an absolute path) holds smollm2.gguf, qwen2.5-coder-0.5b.gguf and qwen2.5-coder-1.5b.gguf. LIMIT questions of mmlu-pro, gsm8k and cruxeval are
-# asked of each model, all strata in turn (default 240). WATTROUTE names another binary. A run that is cut goes on where it
-# stopped: start the script again. On two cores with AVX-512, estimated from the engine's speeds: SmolLM2-135M 4 minutes, with
-# local linear attention 10, Qwen2.5-Coder-0.5B 5, 1.5B 13.
+# asked of each model, all strata in turn (default 300). WATTROUTE names another binary, WORK the folder of the records, ONLY the
+# tables to make. A run that is cut goes on where it stopped: start the script again. The largest model comes first, because the
+# gain in the tables of the others is counted against its answers.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
-limit=${1:-240}
+limit=${1:-300}
 models=${MODELS:?a folder with the GGUF files}
 program=$(realpath "${WATTROUTE:-target/release/wattroute}")
 work=${WORK:-eval/tables/measured/.work}
@@ -35,13 +35,15 @@ TOML
 measure() {
     local backend=$1 name=$2 file=$3
     shift 3
+    case " ${ONLY:-$file} " in *" $file "*) ;; *) return 0 ;; esac
     echo "== $name -> $file"
     (cd "$work" && time "$program" --config wattroute.toml profile --backend "local/$backend" --model-name "$name" \
         --suite mmlu-pro --suite gsm8k --suite cruxeval --limit "$limit" --out "$file" "$@")
     cp "$work/$file" "eval/tables/measured/$file"
 }
 
-measure smollm2-135m SmolLM2-135M-Instruct smollm2-135m.json
-measure smollm2-135m SmolLM2-135M-Instruct smollm2-135m@lla-300.json --lambda 300
-measure qwen-half Qwen2.5-Coder-0.5B-Instruct qwen2.5-coder-0.5b.json
 measure qwen-more Qwen2.5-Coder-1.5B-Instruct qwen2.5-coder-1.5b.json
+against=(--baseline qwen2.5-coder-1.5b.records.jsonl)
+measure qwen-half Qwen2.5-Coder-0.5B-Instruct qwen2.5-coder-0.5b.json "${against[@]}"
+measure smollm2-135m SmolLM2-135M-Instruct smollm2-135m.json "${against[@]}"
+measure smollm2-135m SmolLM2-135M-Instruct smollm2-135m@lla-300.json "${against[@]}" --lambda 300
