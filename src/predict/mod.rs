@@ -4,6 +4,7 @@
 //! sums over 23 domains. Falls back step by step and says so: the table, the stated energy model, a prior, unknown.
 
 pub mod learn;
+pub mod quality;
 mod tell;
 
 use std::path::Path;
