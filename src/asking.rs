@@ -3,6 +3,8 @@
 //! Invariant: extra attempts are paid from the retry budget, and a private decision has neither a cloud fall-back nor the
 //! permit that a cloud backend asks for.
 
+mod cascade;
+
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::fault::{Fault, Kind, Retry};
 use crate::policy::types::{Decision, Pin, Place, State as Ready};
 use crate::relay::Timing;
 use crate::state::State;
+use cascade::Stage;
 
 /// When to come back if nothing can answer now: the longest first penalty of a breaker is half of it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -50,12 +53,22 @@ pub async fn ask(
         entry.asking(backend, app.ledger.as_ref());
         let timing = Timing { asked: clock::now(), waits: backend.config.waits };
         let more = attempt + 1 < order.len();
-        match backend.ask(query, decision.cloud.as_ref()).await {
-            Ok(answer) if more && answer.worth_another_backend() => {
-                entry.wasted(Some(0.0));
-                failed = Some(Ok(Answered { answer, index, timing }));
+        let asked = match decision.cascade.as_ref().filter(|_| attempt == 0) {
+            Some(cascade) => {
+                let stage = Stage { app, state, decision, cascade, query };
+                cascade::ask(&stage, index, backend, entry).await
             }
-            Ok(answer) => return Ok(Answered { answer, index, timing }),
+            None => {
+                let answer = backend.ask(query, decision.cloud.as_ref()).await;
+                answer.map(|answer| Answered { answer, index, timing })
+            }
+        };
+        match asked {
+            Ok(answered) if more && answered.answer.worth_another_backend() => {
+                entry.wasted(Some(0.0));
+                failed = Some(Ok(answered));
+            }
+            Ok(answered) => return Ok(answered),
             Err(fault) if more && worth_another(&fault) => {
                 tracing::warn!(backend = %backend.config.name, kind = fault.code(), "attempt failed");
                 entry.wasted(spent(&fault));

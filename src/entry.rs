@@ -2,6 +2,8 @@
 //!
 //! Finish, fault, hang-up and panic all end in the same `Drop`, so that there is no path without an entry.
 
+mod checked;
+
 use std::sync::Arc;
 
 use crate::api::query::{Endpoint, Query};
@@ -43,6 +45,8 @@ pub struct Entry {
     own: Joules,
     /// Joules of attempts that were thrown away; none once one of them is not known.
     wasted: Option<f64>,
+    /// US dollars of them, as far as they have a price.
+    wasted_usd: f64,
 }
 
 impl Entry {
@@ -67,6 +71,7 @@ impl Entry {
             baseline: None,
             own: Joules::UNKNOWN,
             wasted: Some(0.0),
+            wasted_usd: 0.0,
         }
     }
 
@@ -100,7 +105,7 @@ impl Entry {
         r.propensity = decision.propensity;
         r.reason = Arc::clone(&decision.reason);
         r.alternatives = Arc::clone(&decision.alternatives);
-        r.quality_change = quality_change(decision);
+        r.quality_change = decision.chosen.and_then(|index| quality_change(decision, index));
         r.overhead_us = clock::now().duration_since(self.arrived).as_secs_f64() * 1e6;
         self.posterior = decision.posterior;
         self.baseline = decision.baseline.and_then(|index| state.backends.get(index)).cloned();
@@ -141,8 +146,28 @@ impl Entry {
             self.settle(&answer.usage);
             return (self.record.joules.unwrap_or(Joules::UNKNOWN), self.record.saved);
         }
-        let predicted = decision.alternatives.get(index).map_or(Joules::UNKNOWN, |a| a.joules);
-        (predicted, decision.saved)
+        let joules = |i: usize| decision.alternatives.get(i).map_or(Joules::UNKNOWN, |a| a.joules);
+        if self.record.verdict != Some("escalated") {
+            return (joules(index), decision.saved);
+        }
+        let total = self.with_waste(joules(index));
+        let own = if decision.baseline == Some(index) { self.lost() } else { Saved::default() };
+        (total, decision.baseline.filter(|b| *b != index).map_or(own, |b| saved(joules(b), total)))
+    }
+
+    /// An answer's joules with those of what was thrown away for it.
+    fn with_waste(&self, own: Joules) -> Joules {
+        match self.wasted {
+            Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
+            Some(_) => own,
+            None => Joules::UNKNOWN,
+        }
+    }
+
+    /// What is saved where the baseline itself answers: nothing, and what was thrown away before is lost.
+    fn lost(&self) -> Saved {
+        let lost = self.wasted.filter(|w| *w > 0.0).map(|w| -w);
+        Saved { low: lost, mid: lost, high: lost }
     }
 
     /// The answer has ended, in whatever way.
@@ -188,19 +213,17 @@ impl Entry {
         let (input, output) = (f64::from(input), f64::from(output));
         let own = backend.outlook.joules(&self.posterior, input, output);
         self.own = own;
-        let total = match self.wasted {
-            Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
-            Some(_) => own,
-            None => Joules::UNKNOWN,
-        };
-        r.wasted_joules = self.wasted;
-        r.joules = Some(total);
-        r.usd = backend.outlook.usd(input, output);
-        let baseline = self.baseline.as_ref().filter(|b| b.config.name != backend.config.name);
-        r.saved = match baseline {
+        let total = self.with_waste(own);
+        let saved = match &self.baseline {
+            Some(baseline) if baseline.config.name == backend.config.name => self.lost(),
             Some(baseline) => saved(baseline.outlook.joules(&self.posterior, input, output), total),
             None => Saved::default(),
         };
+        let usd = backend.outlook.usd(input, output).map(|usd| usd + self.wasted_usd);
+        let r = &mut self.record;
+        r.wasted_joules = self.wasted;
+        r.joules = Some(total);
+        (r.usd, r.saved) = (usd, saved);
     }
 }
 
@@ -215,8 +238,8 @@ fn saved(baseline: Joules, spent: Joules) -> Saved {
 }
 
 /// P(correct) of the chosen backend minus the baseline's.
-fn quality_change(decision: &Decision) -> Option<f64> {
-    let chosen = decision.alternatives.get(decision.chosen?)?;
+fn quality_change(decision: &Decision, index: usize) -> Option<f64> {
+    let chosen = decision.alternatives.get(index)?;
     let baseline = decision.alternatives.get(decision.baseline?)?;
     Some(chosen.p_correct - baseline.p_correct)
 }

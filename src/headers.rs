@@ -44,8 +44,8 @@ pub fn stamp<B>(response: &mut Response<B>, id: &str) {
 
 /// Says which methods a known path takes, as a 405 must.
 pub fn allow<B>(response: &mut Response<B>, path: &str) {
-    let inference = matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/route");
-    let methods = if inference { "POST" } else { "GET, HEAD" };
+    let posted = matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/route" | "/v1/feedback");
+    let methods = if posted { "POST" } else { "GET, HEAD" };
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
 }
 
@@ -53,6 +53,8 @@ pub fn allow<B>(response: &mut Response<B>, path: &str) {
 pub struct Told<'a> {
     /// The decision.
     pub decision: &'a Decision,
+    /// Its reason, and what came of it since.
+    pub reason: &'a str,
     /// Its id.
     pub id: &'a str,
     /// Index of the alternative that answers; a fall-back may differ from the choice.
@@ -72,7 +74,7 @@ pub fn tell(headers: &mut HeaderMap, told: &Told<'_>) {
         headers.insert(PLACE, HeaderValue::from_static(answering.place.name()));
     }
     headers.insert(DOMAIN, HeaderValue::from_static(told.decision.domain.name()));
-    set(headers, REASON, &told.decision.reason);
+    set(headers, REASON, told.reason);
     set(headers, POLICY, &told.decision.policy);
     set(headers, JOULES, &joules(told.joules));
     set(headers, SAVED, &saved(told.saved));

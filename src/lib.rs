@@ -10,6 +10,7 @@
 //!     gate    who is asking, is there room            api      bytes -> query
 //!     cache   an exact answer, if opted in            signals  classify, predict
 //!     policy  decide (pure)                           backend  ask, fall back before the first byte
+//!     verify  is a local answer good enough, if the policy has a cascade
 //!     relay   stream, count, end honestly             -> client
 //! ```
 //!
@@ -54,6 +55,7 @@ pub mod energy;
 pub mod engine;
 pub mod entry;
 pub mod fault;
+pub mod feedback;
 pub mod fetch;
 pub mod gate;
 pub mod headers;
@@ -73,3 +75,4 @@ pub mod tables;
 pub mod tee;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod verify;

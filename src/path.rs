@@ -19,6 +19,7 @@ use crate::clock;
 use crate::edge::{admin, body};
 use crate::entry::Entry;
 use crate::fault::{Fault, Kind};
+use crate::feedback;
 use crate::gate::{Conn, Seat};
 use crate::headers::{self, Told};
 use crate::journal::record::Outcome;
@@ -38,6 +39,10 @@ pub async fn handle(app: Arc<App>, request: Request<Incoming>, conn: Conn) -> Re
         (&Method::POST, "/v1/chat/completions") => answer(&app, &parts, body, conn, Some(Endpoint::Chat), &id).await,
         (&Method::POST, "/v1/completions") => answer(&app, &parts, body, conn, Some(Endpoint::Completions), &id).await,
         (&Method::POST, "/v1/route") => answer(&app, &parts, body, conn, None, &id).await,
+        (&Method::POST, "/v1/feedback") => {
+            let taken = feedback::take(&app, &parts, body, conn).await;
+            taken.inspect_err(|fault| app.journal.refused(fault.code()))
+        }
         _ => aside(&app, &parts, conn).inspect_err(|fault| app.journal.refused(fault.code())),
     };
     let mut response = result.unwrap_or_else(|fault| api::error::response(&fault).map(RelayBody::full));
@@ -92,7 +97,8 @@ async fn answer(
     let asked = asking::ask(app, &state, &decision, &query, &mut entry).await; // falls back before the first byte
     let Answered { mut answer, index, timing } = entry.noting(asked)?;
     let (joules, saved) = entry.figures(&answer, &decision, index);
-    let told = Told { decision: &decision, id: &decision_id, answering: index, joules, saved, overhead_us };
+    let reason = &entry.record.reason;
+    let told = Told { decision: &decision, reason, id: &decision_id, answering: index, joules, saved, overhead_us };
     headers::tell(&mut answer.headers, &told);
     let backend = state.backends.get(index).map(|b| &b.config);
     let kept = key.zip(backend).and_then(|(key, b)| tee::keep(&app.cache, key, &mut answer, &b.name, b.place));
@@ -147,10 +153,12 @@ fn aside(app: &App, parts: &Parts, conn: Conn) -> Result<Response<RelayBody>, Fa
         ("/v1/models", _) if get => Ok(json_bytes(models::list(&state.config, app.created))),
         (_, Some(model)) if get => Ok(json_bytes(models::one(&state.config, model, app.created)?)),
         ("/v1/models" | "/healthz" | "/readyz", _) => Err(Fault::new(Kind::Method, "GET only")),
-        ("/v1/chat/completions" | "/v1/completions" | "/v1/route", _) => Err(Fault::new(Kind::Method, "POST only")),
+        ("/v1/chat/completions" | "/v1/completions" | "/v1/route" | "/v1/feedback", _) => {
+            Err(Fault::new(Kind::Method, "POST only"))
+        }
         _ => Err(Fault::new(
             Kind::NotFound,
-            "no such path: POST /v1/chat/completions, /v1/completions or /v1/route, or GET /v1/models",
+            "no such path: POST /v1/chat/completions, /v1/completions, /v1/route or /v1/feedback, or GET /v1/models",
         )),
     }
 }

@@ -8,6 +8,7 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::config::checked;
 use crate::fault::{Fault, Kind};
+use crate::policy::cascade::pays;
 use crate::policy::types::Pin;
 use crate::policy::{self, Policy};
 
@@ -52,6 +53,9 @@ impl State {
             let same = before.and_then(|s| s.backends.iter().find(|b| b.config.name == backend.name));
             backends.push(Arc::new(Backend::new(backend, &config.energy, same.map(Arc::as_ref))?));
         }
+        for policy in std::iter::once(&policy).chain(presets.values()) {
+            warn_of(policy, &backends);
+        }
         let generation = before.map_or(0, |s| s.generation + 1);
         Ok(Self { generation, config, backends, policy, presets })
     }
@@ -89,6 +93,14 @@ impl State {
     /// Backends that could answer now or later.
     pub fn on(&self) -> usize {
         self.backends.iter().filter(|b| b.off().is_none()).count()
+    }
+}
+
+/// Says once per load that a policy's cascade cannot pay.
+fn warn_of(policy: &Policy, backends: &[Arc<Backend>]) {
+    let candidates: Vec<_> = backends.iter().filter(|b| b.off().is_none()).map(|b| b.outlook.usual()).collect();
+    if let Some(pays) = pays(policy, &candidates).filter(|pays| !pays.ok) {
+        tracing::warn!(policy = %policy.name, why = pays.text, "the cascade cannot pay");
     }
 }
 

@@ -51,7 +51,7 @@ pub fn interpret(event: &[u8], seen: &mut Seen) -> Found {
 }
 
 /// The event's data (lines joined by LF) and its name.
-fn parts(event: &[u8]) -> (Option<Cow<'_, [u8]>>, Option<&[u8]>) {
+pub fn parts(event: &[u8]) -> (Option<Cow<'_, [u8]>>, Option<&[u8]>) {
     let event = event.strip_prefix(b"\xef\xbb\xbf").unwrap_or(event);
     let (mut data, mut name): (Option<Cow<'_, [u8]>>, Option<&[u8]>) = (None, None);
     for line in event.split(|byte| matches!(byte, b'\n' | b'\r')) {

@@ -15,4 +15,4 @@ pub mod sse;
 mod twin;
 
 pub use read::{read_query, read_within};
-pub use rewrite::rewrite;
+pub use rewrite::{Wants, rewrite};

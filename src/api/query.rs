@@ -71,6 +71,8 @@ pub struct Spans {
     pub wattroute: Option<Range<usize>>,
     /// How to ask for a usage event: what to replace, and by what.
     pub usage: Option<(Range<usize>, &'static str)>,
+    /// How to ask for log-probabilities that the client did not ask for: what to replace, and by what.
+    pub logprobs: Option<(Range<usize>, &'static str)>,
 }
 
 /// How much of the last user message the classifier reads.

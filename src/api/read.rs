@@ -20,6 +20,8 @@ const MAX_MODEL: usize = 128;
 const MAX_BEYOND: usize = 16;
 /// What asks an upstream for a usage event, where the client's body has no `stream_options`.
 const ASK_USAGE: &str = "\"stream_options\":{\"include_usage\":true},";
+/// What asks for log-probabilities, by endpoint: in place of a value, and as a member of its own.
+const ASK_LOGPROBS: [[&str; 2]; 2] = [["true", "\"logprobs\":true,"], ["0", "\"logprobs\":0,"]];
 
 /// Reads and checks one request body with the headers that concern it.
 pub fn read_query(endpoint: Endpoint, body: Bytes, headers: &HeaderMap) -> Result<Query, Fault> {
@@ -99,6 +101,10 @@ impl Reader {
             return Err(fields::bad(key, "is there twice"));
         }
         self.seen |= bit;
+        if field == Field::Logprobs && matches!(member.raw, "null" | "false") {
+            let [value, _] = self.ask_logprobs();
+            self.query.spans.logprobs = Some((member.value.clone(), value));
+        }
         match field {
             Field::Wattroute => asked::from_member(&mut self.query, object, place, member),
             Field::StreamOptions => self.stream_options(member),
@@ -247,6 +253,7 @@ impl Reader {
     }
 
     fn finish(&mut self, object: &Object<'_>) -> Result<(), Fault> {
+        let [_, ask] = self.ask_logprobs();
         let query = &mut self.query;
         if query.spans.model.is_none() {
             return Err(fields::bad("model", "is required: `auto`, or a name from GET /v1/models"));
@@ -260,9 +267,17 @@ impl Reader {
         }
         query.sampling.max_tokens = self.max_completion_tokens.or(self.max_tokens);
         query.needs.logprobs = self.logprobs;
+        if query.spans.logprobs.is_none() && !self.logprobs {
+            query.spans.logprobs = Some((object.inside..object.inside, ask));
+        }
         let top = self.top_logprobs.and_then(|top| u8::try_from(top).ok()).unwrap_or(0);
         query.sampling.logprobs = self.logprobs.then_some(top);
         Ok(())
+    }
+
+    fn ask_logprobs(&self) -> [&'static str; 2] {
+        let [chat, completions] = ASK_LOGPROBS;
+        if self.query.endpoint == Endpoint::Chat { chat } else { completions }
     }
 
     fn beyond(&mut self, path: String) {

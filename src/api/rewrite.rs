@@ -1,7 +1,6 @@
-//! The bytes sent upstream: the client's own, with at most three places replaced.
+//! The bytes sent upstream: the client's own, with at most four places replaced.
 //!
-//! Invariant: outside the model's name, the `wattroute` member and the request for a usage event, every byte is the
-//! client's: white space, escapes, large numbers, duplicates and unknown fields all survive.
+//! Invariant: outside the model's name, the `wattroute` member and what [`Wants`] asks for, every byte is the client's: white space, escapes, large numbers, duplicates and unknown fields all survive.
 
 use std::ops::Range;
 
@@ -9,10 +8,19 @@ use bytes::{Bytes, BytesMut};
 
 use super::query::Query;
 
-/// Replaces the model, takes the `wattroute` member out and, for a stream with `want_usage`, asks for a usage event.
-pub fn rewrite(query: &Query, upstream_model: &str, want_usage: bool) -> Bytes {
+/// What a backend is asked for beyond the client's wishes; the answer is rid of it again before he sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// A usage event, of a stream.
+    pub usage: bool,
+    /// Log-probabilities of the generated tokens.
+    pub logprobs: bool,
+}
+
+/// Replaces the model, takes the `wattroute` member out and asks for what is wanted.
+pub fn rewrite(query: &Query, upstream_model: &str, wants: Wants) -> Bytes {
     let spans = &query.spans;
-    let mut edits: Vec<(Range<usize>, &str)> = Vec::with_capacity(3);
+    let mut edits: Vec<(Range<usize>, &str)> = Vec::with_capacity(4);
     let quoted;
     if let Some(span) = spans.model.clone().filter(|_| query.model != upstream_model) {
         quoted = serde_json::Value::from(upstream_model).to_string();
@@ -21,7 +29,10 @@ pub fn rewrite(query: &Query, upstream_model: &str, want_usage: bool) -> Bytes {
     if let Some(span) = spans.wattroute.clone() {
         edits.push((span, ""));
     }
-    if let Some((span, ask)) = spans.usage.clone().filter(|_| want_usage && query.stream) {
+    if let Some((span, ask)) = spans.usage.clone().filter(|_| wants.usage && query.stream) {
+        edits.push((span, ask));
+    }
+    if let Some((span, ask)) = spans.logprobs.clone().filter(|_| wants.logprobs) {
         edits.push((span, ask));
     }
     if edits.is_empty() {
@@ -56,7 +67,7 @@ mod tests {
 
     fn rewritten(body: &str, want_usage: bool) -> String {
         let query = read_query(Endpoint::Completions, Bytes::copy_from_slice(body.as_bytes()), &HeaderMap::new());
-        let out = rewrite(&query.unwrap(), "up/model", want_usage);
+        let out = rewrite(&query.unwrap(), "up/model", Wants { usage: want_usage, logprobs: false });
         String::from_utf8(out.to_vec()).unwrap()
     }
 
@@ -70,7 +81,7 @@ mod tests {
     fn the_same_model_copies_nothing() {
         let body = Bytes::from_static(b"{\"model\":\"up/model\",\"prompt\":\"x\",\"stream\":true}");
         let query = read_query(Endpoint::Completions, body.clone(), &HeaderMap::new()).unwrap();
-        assert_eq!(rewrite(&query, "up/model", false).as_ptr(), body.as_ptr());
+        assert_eq!(rewrite(&query, "up/model", Wants::default()).as_ptr(), body.as_ptr());
     }
 
     #[test]
@@ -114,6 +125,29 @@ mod tests {
             assert_eq!(rewritten(body, true), expected);
             assert_eq!(rewritten(expected, true), expected, "a second time changes nothing");
             assert!(!rewritten(body, false).contains("\"include_usage\":true"));
+        }
+    }
+
+    #[test]
+    fn log_probabilities_are_asked_for_where_the_client_did_not() {
+        let asked = |endpoint: Endpoint, body: &str| {
+            let query = read_query(endpoint, Bytes::copy_from_slice(body.as_bytes()), &HeaderMap::new()).unwrap();
+            let out = rewrite(&query, "m", Wants { usage: true, logprobs: true });
+            let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            (value["logprobs"].clone(), String::from_utf8(out.to_vec()).unwrap().matches("\"logprobs\"").count())
+        };
+        let chat = |fields: &str| {
+            asked(
+                Endpoint::Chat,
+                &format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}}]{fields}}}"),
+            )
+        };
+        for fields in ["", ",\"logprobs\":false", ",\"logprobs\": null ", ",\"logprobs\":true", ",\"stream\":true"] {
+            assert_eq!(chat(fields), (true.into(), 1), "{fields}");
+        }
+        for (fields, value) in [("", 0), (",\"logprobs\":null", 0), (",\"logprobs\":3", 3), (",\"logprobs\":0", 0)] {
+            let body = format!("{{\"model\":\"m\",\"prompt\":\"x\",\"stream\":true{fields}}}");
+            assert_eq!(asked(Endpoint::Completions, &body), (value.into(), 1), "{fields}");
         }
     }
 

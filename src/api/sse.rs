@@ -171,14 +171,15 @@ impl Observer {
 
 /// Where an event ends, and where the comment lines at its beginning do.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
-    end: usize,
+pub struct Bounds {
+    /// After its blank line.
+    pub end: usize,
     comments: usize,
 }
 
 /// Finds where events end: after a blank line, with LF, CRLF or CR, never looking at a byte twice.
 #[derive(Debug, Default)]
-struct Lines {
+pub struct Lines {
     /// Start of the line that is being read.
     start: usize,
     /// No line ends before this.
@@ -189,7 +190,7 @@ struct Lines {
 
 impl Lines {
     /// Bounds of the first event of `bytes`, once it is complete; then starts over for what follows it.
-    fn next_event(&mut self, bytes: &[u8]) -> Option<Bounds> {
+    pub fn next_event(&mut self, bytes: &[u8]) -> Option<Bounds> {
         loop {
             let rest = bytes.get(self.searched..).unwrap_or_default();
             let Some(found) = memchr2(b'\n', b'\r', rest) else {

@@ -15,9 +15,10 @@ use crate::backend::render::{Head, Logprobs};
 use crate::backend::types::{Answer, Source, Usage};
 use crate::clock;
 use crate::config::checked::Waits;
-use crate::engine::types::{Done, EngineError, Event, Job, Prompt};
+use crate::engine::types::{Done, EngineError, Event, Finish, Job, Prompt};
 use crate::engine::{Engine, Generation};
 use crate::fault::{Fault, Kind};
+use crate::verify::Trace;
 
 /// A loaded model that answers queries.
 #[derive(Clone)]
@@ -49,6 +50,15 @@ impl Embedded {
 
     /// Answers a query. Resolves once the first token is there, or for an answer in one piece once all are.
     pub async fn ask(&self, query: &Query) -> Result<Answer, Fault> {
+        self.answer(query, None).await
+    }
+
+    /// The same with every token in the trace, before the bytes that it becomes are taken.
+    pub async fn ask_watched(&self, query: &Query, trace: &Trace) -> Result<Answer, Fault> {
+        self.answer(query, Some(trace.clone())).await
+    }
+
+    async fn answer(&self, query: &Query, trace: Option<Trace>) -> Result<Answer, Fault> {
         if let Some(fault) = refused(query) {
             return Err(fault);
         }
@@ -60,11 +70,11 @@ impl Embedded {
         let head = self.head(query);
         if query.stream {
             let usage = self.usage(generation.input_tokens(), None);
-            let answer = Answer::stream(events(head, first, generation), usage);
+            let answer = Answer::stream(events(head, first, generation, trace), usage);
             return Ok(Answer { hide_usage: !query.include_usage, ..answer });
         }
         let late = |_| Fault::new(Kind::TotalTimeout, format!("{} did not finish in time", self.name));
-        let whole = tokio::time::timeout_at(asked + self.waits.total, collect(&head, first, generation));
+        let whole = tokio::time::timeout_at(asked + self.waits.total, collect(&head, first, generation, trace));
         let (body, done) = whole.await.map_err(late)??;
         Ok(Answer::full(StatusCode::OK, body, self.usage(done.input_tokens, Some(&done))))
     }
@@ -172,9 +182,15 @@ fn fault(error: EngineError, endpoint: Endpoint) -> Fault {
 }
 
 /// All events in one body.
-async fn collect(head: &Head, first: Event, mut generation: Generation) -> Result<(Bytes, Done), Fault> {
+async fn collect(
+    head: &Head,
+    first: Event,
+    mut generation: Generation,
+    trace: Option<Trace>,
+) -> Result<(Bytes, Done), Fault> {
     let (mut text, mut logprobs, mut next) = (String::new(), Logprobs::default(), first);
     loop {
+        note(trace.as_ref(), &next);
         match next {
             Event::Token(token) => {
                 text.push_str(&token.text);
@@ -191,7 +207,12 @@ async fn collect(head: &Head, first: Event, mut generation: Generation) -> Resul
 }
 
 /// The events of a stream. An error ends it as broken: no finish, no `[DONE]`.
-fn events(head: Head, first: Event, generation: Generation) -> impl Stream<Item = Result<Bytes, Fault>> + Send {
+fn events(
+    head: Head,
+    first: Event,
+    generation: Generation,
+    trace: Option<Trace>,
+) -> impl Stream<Item = Result<Bytes, Fault>> + Send {
     let rest = generation.map({
         let endpoint = head.endpoint;
         move |event| event.map_err(|e| fault(e, endpoint))
@@ -199,6 +220,9 @@ fn events(head: Head, first: Event, generation: Generation) -> impl Stream<Item 
     let opening = head.opening();
     let mut logprobs = Logprobs::default();
     let pieces = stream::iter([Ok(first)]).chain(rest).filter_map(move |event| {
+        if let Ok(event) = &event {
+            note(trace.as_ref(), event);
+        }
         std::future::ready(match event {
             Err(fault) => Some(Err(fault)),
             Ok(Event::Token(token)) => {
@@ -211,6 +235,18 @@ fn events(head: Head, first: Event, generation: Generation) -> impl Stream<Item 
         })
     });
     stream::iter(opening.map(Ok)).chain(pieces)
+}
+
+/// Writes an event down for an answer that will be checked.
+fn note(trace: Option<&Trace>, event: &Event) {
+    let Some(trace) = trace else { return };
+    match event {
+        Event::Token(token) => trace.piece(&token.text, [f64::from(token.ln_p)]),
+        Event::Done(done) => {
+            trace.piece(&done.tail, []);
+            trace.end(done.finish == Finish::Length);
+        }
+    }
 }
 
 fn ending(head: &Head, done: &Done) -> Bytes {

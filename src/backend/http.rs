@@ -6,6 +6,7 @@
 //! a limit, and dropping what `ask` returns (or its future) closes the upstream connection.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderValue, Uri};
@@ -17,12 +18,14 @@ use super::pool::Origin;
 use super::reply::{self, Asked};
 use super::scrub::Scrub;
 use super::types::Answer;
-use super::{fault, headers};
+use super::{fault, headers, watch};
+use crate::api::Wants;
 use crate::api::query::{Endpoint, Query};
 use crate::clock::{self, Instant};
 use crate::config::checked::{Backend, Kind, Waits};
 use crate::fault::{Fault, Kind as FaultKind};
 use crate::policy::types::{CloudPermit, Place};
+use crate::verify::Trace;
 
 /// Idle connections to servers on this machine are closed first by us: common servers close theirs after 5 s.
 const IDLE_LOCAL: Duration = Duration::from_secs(4);
@@ -46,6 +49,8 @@ struct Upstream {
     origin: Arc<Origin>,
     waits: Waits,
     room: Arc<Room>,
+    /// It may be asked for log-probabilities that the client does not want; false once it refused to.
+    logprobs: AtomicBool,
 }
 
 impl Http {
@@ -69,6 +74,7 @@ impl Http {
             origin: Origin::new(connector, idle, host(&endpoint.base)?),
             waits: backend.waits,
             room: Room::new(backend.max_in_flight),
+            logprobs: AtomicBool::new(backend.caps.logprobs),
         })))
     }
 
@@ -94,6 +100,27 @@ impl Http {
 
     /// Asks, and gives the answer once its head and first bytes are there: until then another backend may be tried.
     pub async fn ask(&self, query: &Query, permit: Option<&CloudPermit>) -> Result<Answer, Fault> {
+        self.ask_for(query, permit, false).await
+    }
+
+    /// Asks a local server with its answer under watch. What only we want of it costs the client nothing: a server that
+    /// refuses log-probabilities is asked again without, and never again with.
+    pub async fn ask_watched(&self, query: &Query, trace: &Trace) -> Result<Answer, Fault> {
+        let ours = !query.needs.logprobs && self.0.logprobs.load(Ordering::Relaxed);
+        let answer = self.ask_for(query, None, ours).await?;
+        if !ours || !matches!(answer.status.as_u16(), 400 | 422 | 501) {
+            return Ok(watch::over(answer, trace, ours));
+        }
+        drop(answer);
+        let plain = self.ask_for(query, None, false).await?;
+        if plain.status.is_success() {
+            tracing::warn!(backend = %self.0.name, "it refuses log-probabilities: its answers are checked without");
+            self.0.logprobs.store(false, Ordering::Relaxed);
+        }
+        Ok(watch::over(plain, trace, false))
+    }
+
+    async fn ask_for(&self, query: &Query, permit: Option<&CloudPermit>, logprobs: bool) -> Result<Answer, Fault> {
         let upstream = &*self.0;
         if upstream.place == Place::Cloud && permit.is_none() {
             return Err(Fault::new(FaultKind::Internal, "a query without leave for the cloud was about to go there"));
@@ -101,7 +128,7 @@ impl Http {
         let now = clock::now();
         let mut lease = upstream.room.enter(now).map_err(|closed| no_place(&upstream.name, closed))?;
         let asked = Asked { name: &upstream.name, stream: query.stream, at: now, waits: &upstream.waits };
-        let mut answer = match self.attempt(query, &asked).await {
+        let mut answer = match self.attempt(query, &asked, Wants { usage: true, logprobs }).await {
             Ok(answer) => answer,
             Err(fault) => {
                 lease.fault(&fault);
@@ -116,9 +143,9 @@ impl Http {
         Ok(answer)
     }
 
-    async fn attempt(&self, query: &Query, asked: &Asked<'_>) -> Result<Answer, Fault> {
+    async fn attempt(&self, query: &Query, asked: &Asked<'_>, wants: Wants) -> Result<Answer, Fault> {
         let upstream = &*self.0;
-        let body = crate::api::rewrite(query, &upstream.model, true);
+        let body = crate::api::rewrite(query, &upstream.model, wants);
         let uri = match query.endpoint {
             Endpoint::Chat => &upstream.chat,
             Endpoint::Completions => &upstream.completions,

@@ -23,6 +23,7 @@ mod socket;
 mod tests;
 mod tls;
 pub mod types;
+mod watch;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ use crate::meter;
 use crate::models::{self, Store};
 use crate::policy::types::{CloudPermit, Place, State};
 use crate::predict::Outlook;
+use crate::verify::Trace;
 
 use breaker::Phase;
 use embedded::Embedded;
@@ -121,6 +123,16 @@ impl Backend {
             Answering::Http(http) => http.ask(query, permit).await,
             Answering::Embedded(embedded) => embedded.ask(query).await,
             Answering::Off(_) => Err(Fault::new(FaultKind::NoBackend, format!("{} is off", self.config.name))),
+        }
+    }
+
+    /// Asks it for an answer that will be checked: what it says goes into the trace too. There is no permit to give, so that
+    /// no cloud backend can be asked this way.
+    pub async fn ask_watched(&self, query: &Query, trace: &Trace) -> Result<Answer, Fault> {
+        match &self.answering {
+            Answering::Http(http) => http.ask_watched(query, trace).await,
+            Answering::Embedded(embedded) => embedded.ask_watched(query, trace).await,
+            Answering::Off(_) => self.ask(query, None).await,
         }
     }
 

@@ -262,6 +262,7 @@ mod tests {
         let token = |bytes: &[u8]| Token {
             text: String::new(),
             bytes: bytes.to_vec(),
+            ln_p: -0.5,
             logprob: Some(-0.5),
             top: vec![(bytes.to_vec(), -0.5), (b"z".to_vec(), -1.5)],
         };

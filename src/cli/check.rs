@@ -18,7 +18,10 @@ use crate::journal::JournalError;
 use crate::journal::stats::{Filter, stats};
 use crate::models::{self, Store};
 use crate::policy;
+use crate::policy::cascade::{Pays, pays};
 use crate::policy::run_probes;
+use crate::policy::types::Candidate;
+use crate::predict::Outlook;
 use crate::tables;
 
 /// Exit code of a bad configuration.
@@ -50,10 +53,20 @@ struct Report {
     keys: usize,
     backends: Vec<Line>,
     policy: Option<String>,
+    /// What a policy's cascade costs at most, and warnings of one that cannot pay.
+    cascades: Vec<Paying>,
     /// Probes of these policies that went where they must.
     probes: usize,
     journal: Option<String>,
     cache: Option<String>,
+}
+
+/// Whether the cascade of a policy can pay with the configured backends.
+#[derive(Debug, Serialize)]
+struct Paying {
+    policy: String,
+    ok: bool,
+    about: String,
 }
 
 /// One backend as it would start.
@@ -179,6 +192,8 @@ fn table_of(backend: &Backend, at: &str, report: &mut Report) -> String {
 /// Loads every policy that the configuration names and runs its probes.
 fn policies(config: &Config, report: &mut Report) {
     let classifier = Classifier::shipped();
+    let outlooks = config.backends.iter().filter_map(|b| Outlook::of(b, &config.energy).ok());
+    let candidates: Vec<Candidate> = outlooks.map(|o| o.usual()).collect();
     let presets = config.policy.presets.iter().map(|(k, name)| (format!("policy.presets.{}", quoted(k)), name));
     let mut seen = BTreeSet::new();
     for (at, name) in std::iter::once(("policy.default".to_owned(), &config.policy.default)).chain(presets) {
@@ -187,6 +202,9 @@ fn policies(config: &Config, report: &mut Report) {
         }
         match policy::load(name, config.policy.folder.as_deref()) {
             Ok(policy) => {
+                if let Some(Pays { ok, text }) = pays(&policy, &candidates) {
+                    report.cascades.push(Paying { policy: name.clone(), ok, about: text });
+                }
                 for probe in run_probes(&policy, |text| classifier.posterior(text)) {
                     if probe.ok {
                         report.probes += 1;
@@ -240,6 +258,9 @@ fn text(r: &Report) -> String {
         let _ = writeln!(t, "         {:<25} {}", "", b.table);
     }
     let _ = writeln!(t, "policy   {}; {} probes as expected", r.policy.as_deref().unwrap_or_default(), r.probes);
+    for c in &r.cascades {
+        let _ = writeln!(t, "{}{}: {}", if c.ok { "cascade  " } else { "warning  cascade of " }, c.policy, c.about);
+    }
     let _ = writeln!(t, "journal  {}", r.journal.as_deref().unwrap_or_default());
     let _ = writeln!(t, "cache    {}", r.cache.as_deref().unwrap_or_default());
     t

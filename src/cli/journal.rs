@@ -141,6 +141,9 @@ fn table(s: &Stats) -> String {
     let _ = writeln!(t, "tokens           {} in, {} out", s.input_tokens, s.output_tokens);
     let quality = s.quality_change.map_or("-".to_owned(), |x| format!("{:+.2} points", x * 100.0));
     let _ = writeln!(t, "expected quality {quality} against the baseline, mean");
+    if s.scored > 0 {
+        let _ = writeln!(t, "feedback         {:.2} mean of {} scores", s.score.unwrap_or(0.0), s.scored);
+    }
     let maps = [
         ("outcomes", &s.outcomes),
         ("faults", &s.faults),

@@ -76,7 +76,7 @@ impl Answer {
                 text
             }
         };
-        let mut token = Token { text, bytes: bytes.to_vec(), logprob: None, top: Vec::new() };
+        let mut token = Token { text, bytes: bytes.to_vec(), ln_p: logprob, logprob: None, top: Vec::new() };
         if let Some(count) = self.alternatives {
             token.logprob = Some(logprob);
             token.top = top(&seen, logits, count).into_iter().map(|(id, p)| (table.bytes(id).to_vec(), p)).collect();

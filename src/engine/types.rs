@@ -103,7 +103,9 @@ pub struct Token {
     pub text: String,
     /// The token's own bytes, for `logprobs.content[].bytes`.
     pub bytes: Vec<u8>,
-    /// ln P over the full vocabulary at temperature 1; only when asked for.
+    /// ln P over the full vocabulary at temperature 1: drawing it needs this anyway.
+    pub ln_p: f32,
+    /// The same for whoever asked for log-probabilities.
     pub logprob: Option<f32>,
     /// Most likely alternatives, best first: bytes and ln P.
     pub top: Vec<(Vec<u8>, f32)>,

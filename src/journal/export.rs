@@ -10,7 +10,7 @@ use sqlx::{Column, Connection, Row, TypeInfo, ValueRef};
 
 use super::file::{self, JournalError};
 use super::packed;
-use super::schema::{COLUMNS, id_floor};
+use super::schema::{COLUMNS, SINCE, id_floor};
 
 /// How entries are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl<'a, W: Write> Lines<'a, W> {
             Format::Jsonl => Self::Jsonl(out),
             Format::Csv => {
                 let mut csv = csv::Writer::from_writer(out);
-                csv.write_record(COLUMNS).map_err(io::Error::from)?;
+                csv.write_record(COLUMNS.iter().chain(&SINCE)).map_err(io::Error::from)?;
                 Self::Csv(Box::new(csv))
             }
         })
@@ -79,7 +79,10 @@ impl<'a, W: Write> Lines<'a, W> {
                 serde_json::to_writer(&mut **out, entry)?;
                 out.write_all(b"\n")
             }
-            Self::Csv(csv) => csv.write_record(COLUMNS.iter().map(|c| flat(entry.get(*c)))).map_err(io::Error::from),
+            Self::Csv(csv) => {
+                let fields = COLUMNS.iter().chain(&SINCE).map(|c| flat(entry.get(*c)));
+                csv.write_record(fields).map_err(io::Error::from)
+            }
         }
     }
 
@@ -122,6 +125,9 @@ fn values(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
             _ => Value::from(row.try_get::<String, _>(at)?),
         };
         entry.insert(name.to_owned(), value);
+    }
+    for name in SINCE {
+        entry.entry(name).or_insert(Value::Null);
     }
     Ok(entry)
 }

@@ -10,8 +10,10 @@
 //! written since the last checkpoint, at most [`writer::SYNC`] old.
 
 pub mod export;
+pub mod feedback;
 mod file;
 mod packed;
+mod prune;
 pub mod record;
 mod rows;
 pub mod schema;
@@ -25,8 +27,11 @@ use std::thread::JoinHandle;
 
 use serde::Serialize;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
+use crate::clock;
 use crate::config::checked;
+use feedback::{Fate, Given, WAITING};
 
 pub use file::JournalError;
 pub use record::{Outcome, Record};
@@ -108,6 +113,14 @@ impl Journal {
         self.inner.shared.refused(code);
     }
 
+    /// Keeps what `tenant` thought of an answer, by its decision's id. Waits for the writer, at most as long as one group takes.
+    pub async fn feedback(&self, decision: Uuid, tenant: &str, score: f64) -> Fate {
+        let (tell, told) = oneshot::channel();
+        let at_ms = clock::unix_ms();
+        let given = Given { decision, tenant: tenant.to_owned(), score, at_ms, tell };
+        if self.inner.shared.give(given) { told.await.unwrap_or(Fate::Refused) } else { Fate::Refused }
+    }
+
     /// Waits until everything offered so far is on disk. False: it is not, and [`Journal::health`] says why.
     pub async fn flush(&self) -> bool {
         match self.inner.shared.ask_flush() {
@@ -160,13 +173,15 @@ pub(in crate::journal) struct Queue {
     /// Refusals by code: as many rows as there are codes.
     pub refusals: Refusals,
     pub flushes: Vec<oneshot::Sender<bool>>,
+    /// Scores, at most [`WAITING`].
+    pub feedback: Vec<Given>,
     pub stop: bool,
 }
 
 impl Queue {
     /// Nothing waits to be written.
     fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.refusals.is_empty()
+        self.records.is_empty() && self.refusals.is_empty() && self.feedback.is_empty()
     }
 }
 
@@ -215,6 +230,18 @@ impl Shared {
         if first {
             self.wake.notify_one();
         }
+    }
+
+    /// False when too many wait.
+    fn give(&self, given: Given) -> bool {
+        let mut queue = self.lock();
+        let room = self.enabled && !queue.stop && queue.feedback.len() < WAITING;
+        if room {
+            queue.feedback.push(given);
+            drop(queue);
+            self.wake.notify_one();
+        }
+        room
     }
 
     fn ask_flush(&self) -> Option<oneshot::Receiver<bool>> {

@@ -13,13 +13,16 @@ use crate::policy::types::{Alternative, Place};
 
 /// First byte: which layout follows.
 const LAYOUT: u8 = 1;
+/// All of the first, and what came of a check: for entries whose answer was checked.
+const CHECKED: u8 = 2;
 /// Bytes of a usual entry: two backends, a sentence for each.
 const USUAL_BYTES: usize = 640;
 
 /// Packs what is not a column of its own.
 pub fn pack(r: &Record) -> Vec<u8> {
     let mut out = Out(Vec::with_capacity(USUAL_BYTES));
-    out.byte(LAYOUT);
+    let checked = r.verdict.is_some() || r.wasted_seconds.is_some();
+    out.byte(if checked { CHECKED } else { LAYOUT });
     out.text(&r.id);
     out.text(&r.decision_id);
     out.text(&r.model_asked);
@@ -41,6 +44,10 @@ pub fn pack(r: &Record) -> Vec<u8> {
     out.float(r.total_ms);
     out.float(r.overhead_us);
     out.maybe(r.session, |out, session| out.bytes(&session.to_le_bytes()));
+    if checked {
+        out.maybe(r.verdict, Out::text);
+        [r.confidence, r.wasted_usd, r.wasted_seconds].into_iter().for_each(|x| out.maybe(x, Out::float));
+    }
     out.0
 }
 
@@ -63,7 +70,8 @@ fn alternative(out: &mut Out, a: &Alternative) {
 /// The packed fields by name, as `journal export` writes them; none if the bytes are of no known layout.
 pub fn unpack(bytes: &[u8]) -> Option<Map<String, Value>> {
     let mut read = In(bytes);
-    if read.byte()? != LAYOUT {
+    let layout = read.byte()?;
+    if ![LAYOUT, CHECKED].contains(&layout) {
         return None;
     }
     let mut fields = Map::new();
@@ -89,6 +97,12 @@ pub fn unpack(bytes: &[u8]) -> Option<Map<String, Value>> {
     field("total_ms", read.float()?.into());
     field("overhead_us", read.float()?.into());
     field("session", read.maybe(|read| Some(format!("{:016x}", u64::from_le_bytes(read.array()?)).into()))?);
+    if layout == CHECKED {
+        field("verdict", read.maybe(|read| Some(read.text()?.into()))?);
+        for name in ["confidence", "wasted_usd", "wasted_seconds"] {
+            field(name, read.maybe(|read| Some(read.float()?.into()))?);
+        }
+    }
     read.0.is_empty().then_some(fields)
 }
 
@@ -223,6 +237,15 @@ mod tests {
             total_ms: 12.5,
             ..Record::default()
         }
+    }
+
+    #[test]
+    fn what_came_of_a_check_is_packed_where_there_was_one() {
+        let plain = Record { id: "r".into(), ..Record::default() };
+        assert!(!unpack(&pack(&plain)).unwrap().contains_key("verdict"));
+        let fields = unpack(&pack(&Record { verdict: Some("kept"), confidence: Some(0.75), ..plain })).unwrap();
+        assert_eq!((&fields["verdict"], &fields["confidence"]), (&json!("kept"), &json!(0.75)));
+        assert_eq!((&fields["wasted_seconds"], &fields["wasted_usd"]), (&Value::Null, &Value::Null));
     }
 
     proptest! {

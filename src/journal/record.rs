@@ -65,6 +65,14 @@ pub struct Record {
     pub metered: bool,
     /// Of those, spent on attempts that were thrown away.
     pub wasted_joules: Option<f64>,
+    /// US dollars of them; null where nothing was thrown away after it had begun.
+    pub wasted_usd: Option<f64>,
+    /// Seconds of them, of the client's time.
+    pub wasted_seconds: Option<f64>,
+    /// P(the local answer is right) as its check had it; null where no answer was checked.
+    pub confidence: Option<f64>,
+    /// What came of the check: `kept`, `escalated`, or `given` because the cloud could not answer.
+    pub verdict: Option<&'static str>,
     /// Baseline minus `joules`.
     pub saved: Saved,
     /// Predicted P(correct) of the chosen backend minus the baseline's: expected quality change.

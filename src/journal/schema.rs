@@ -78,6 +78,12 @@ CREATE TABLE refusal (
     n INTEGER NOT NULL,
     PRIMARY KEY (hour, code)
 ) STRICT, WITHOUT ROWID",
+    // One score for an entry, the last one given.
+    "CREATE TABLE feedback (
+    entry INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    score REAL NOT NULL
+) STRICT",
 ];
 
 /// Milliseconds of the hours that `refusal` counts by.
@@ -112,12 +118,13 @@ pub const KEPT: [&str; 22] = [
     "rest",
 ];
 
-/// Makes the views of a connection to a journal of this version: `entries`, all of them with all of [`COLUMNS`] and `rest`,
-/// null where an entry's table has not got them; and `refusals`.
+/// Makes the views of a connection to a journal of this version: `entries`, all of them with all of [`COLUMNS`], `feedback` and
+/// `rest`, null where an entry's table has not got them; and `refusals`.
 pub fn view(version: usize) -> String {
-    let old = format!("SELECT {}, NULL AS rest FROM entry", COLUMNS.join(", "));
+    let old = format!("SELECT {}, NULL AS feedback, NULL AS rest FROM entry", COLUMNS.join(", "));
     let all = COLUMNS.map(|c| if KEPT.contains(&c) { c.to_owned() } else { format!("NULL AS {c}") });
-    let new = format!("SELECT {}, rest FROM entry_2", all.join(", "));
+    let score = if version >= 3 { "(SELECT score FROM feedback WHERE entry = id)" } else { "NULL" };
+    let new = format!("SELECT {}, {score} AS feedback, rest FROM entry_2", all.join(", "));
     match version {
         1 => format!(
             "CREATE TEMP VIEW entries AS {old}; CREATE TEMP VIEW refusals AS SELECT 0 AS hour, '' AS code, 0 AS n WHERE 0"
@@ -170,6 +177,9 @@ pub const COLUMNS: [&str; 39] = [
     "overhead_us",
     "session",
 ];
+
+/// Fields that an export has beside [`COLUMNS`]: what came of a check, and what people thought of the answer.
+pub const SINCE: [&str; 5] = ["verdict", "confidence", "wasted_usd", "wasted_seconds", "feedback"];
 
 /// Bits of an id below its millisecond.
 pub const ID_BITS: u32 = 22;

@@ -49,6 +49,10 @@ pub struct Group {
     pub joules: Sum,
     /// Joules saved against the baseline.
     pub saved: Sum,
+    /// Entries that somebody scored.
+    pub scored: u64,
+    /// Mean of their scores, from 0 to 1.
+    pub score: Option<f64>,
 }
 
 /// What `journal stats` prints.
@@ -84,6 +88,10 @@ pub struct Stats {
     pub output_tokens: u64,
     /// Mean of P(correct) of the chosen backend minus the baseline's; null without predictions.
     pub quality_change: Option<f64>,
+    /// Entries that somebody scored through `/v1/feedback`.
+    pub scored: u64,
+    /// Mean of their scores, from 0, bad, to 1, good.
+    pub score: Option<f64>,
     /// Entries by basis of their joules.
     pub bases: BTreeMap<String, u64>,
     /// Entries by outcome.
@@ -109,6 +117,7 @@ const SUMS: &str = "count(*) AS entries,
          sum(place = 'local' AND outcome IN ('ok','cached')) AS local,
          sum(place = 'cloud' AND outcome IN ('ok','cached')) AS cloud,
          sum(joules_low) AS joules_low, sum(joules_mid) AS joules_mid, sum(joules_high) AS joules_high,
+         count(feedback) AS scored, avg(feedback) AS score,
          count(joules_mid) AS joules_known,
          sum(backend IS NOT NULL AND joules_mid IS NULL) AS joules_unknown,
          sum(saved_low) AS saved_low, sum(saved_mid) AS saved_mid, sum(saved_high) AS saved_high,
@@ -155,6 +164,8 @@ async fn collect(db: &mut SqliteConnection, filter: &Filter) -> Result<Stats, sq
         input_tokens: count(row, "input_tokens")?,
         output_tokens: count(row, "output_tokens")?,
         quality_change: row.try_get("quality_change")?,
+        scored: whole.scored,
+        score: whole.score,
         bases: counts(db, filter, "joules_basis").await?,
         outcomes: counts(db, filter, "outcome").await?,
         faults: counts(db, filter, "fault").await?,
@@ -219,6 +230,8 @@ fn group(row: &SqliteRow, name: String) -> Result<Group, sqlx::Error> {
         cloud: count(row, "cloud")?,
         joules: sum("joules_low", "joules_mid", "joules_high", "joules_known", "joules_unknown")?,
         saved: sum("saved_low", "saved_mid", "saved_high", "saved_known", "saved_unknown")?,
+        scored: count(row, "scored")?,
+        score: row.try_get("score")?,
     })
 }
 

@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, Connection, Row};
 use tokio::sync::oneshot;
 
+use super::feedback::{self, Fate};
 use super::file::{self, JournalError};
+use super::prune::{PRUNE_ROWS, prune};
 use super::record::Record;
 use super::rows::{self, Words};
-use super::schema::{HOUR_MS, ID_BITS, TABLES, id_floor};
+use super::schema::{ID_BITS, id_floor};
 use super::{Refusals, Shared, State, Tap};
 use crate::clock::{self, Instant};
 use crate::config::checked;
@@ -24,8 +26,6 @@ const COLLECT: Duration = Duration::from_millis(50);
 pub const SYNC: Duration = Duration::from_secs(5);
 /// Pause between looks at age and size.
 const PRUNE: Duration = Duration::from_secs(60);
-/// Entries removed in one transaction: small, so that writing is never held up for long.
-const PRUNE_ROWS: i64 = 2000;
 /// After a failure the pause doubles from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -122,6 +122,7 @@ impl<'a> Writer<'a> {
                 }
             }
         }
+        self.grade(done).await;
         let mut queue = self.shared.lock();
         if !done || queue.is_empty() {
             let flushes = std::mem::take(&mut queue.flushes);
@@ -151,6 +152,19 @@ impl<'a> Writer<'a> {
         self.refusals.clear();
         self.dirty = true;
         Ok(())
+    }
+
+    /// Keeps the scores that wait, after the entries that they may be about.
+    async fn grade(&mut self, ready: bool) {
+        let waiting = std::mem::take(&mut self.shared.lock().feedback);
+        for given in waiting {
+            let kept = match self.db.as_mut().filter(|_| ready) {
+                Some(db) => feedback::keep(db, &given).await.unwrap_or(Fate::Refused),
+                None => Fate::Refused,
+            };
+            // Who asked may have gone.
+            let _ = given.tell.send(kept);
+        }
     }
 
     fn set_aside(&self) {
@@ -208,6 +222,7 @@ impl<'a> Writer<'a> {
         let mut queue = self.shared.lock();
         let left = self.pending.len() + queue.records.len();
         queue.records.clear();
+        queue.feedback.clear();
         let flushes = std::mem::take(&mut queue.flushes);
         drop(queue);
         answer(flushes, left == 0);
@@ -232,41 +247,6 @@ async fn insert_all(
     rows::insert(&mut tx, entries, words).await?;
     rows::count(&mut tx, refusals, clock::unix_ms()).await?;
     tx.commit().await
-}
-
-/// Removes entries over age, then the oldest while the file is over its size; at most [`PRUNE_ROWS`] a call.
-pub async fn prune(db: &mut SqliteConnection, config: &checked::Journal, now_ms: u64) -> Result<u64, sqlx::Error> {
-    let keep_ms = u64::try_from(config.keep.as_millis()).unwrap_or(u64::MAX);
-    let mut bound = id_floor(now_ms.saturating_sub(keep_ms));
-    if size(db).await? > config.max_bytes {
-        bound = i64::MAX;
-    }
-    let mut removed = 0;
-    for table in TABLES {
-        let text = format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE id < ? ORDER BY id LIMIT ?)");
-        let rest = PRUNE_ROWS.saturating_sub_unsigned(removed);
-        removed += sqlx::query(AssertSqlSafe(text)).bind(bound).bind(rest).execute(&mut *db).await?.rows_affected();
-    }
-    let hour = i64::try_from(now_ms.saturating_sub(keep_ms) / HOUR_MS).unwrap_or(i64::MAX);
-    sqlx::query("DELETE FROM refusal WHERE hour < ?").bind(hour).execute(&mut *db).await?;
-    if removed > 0 {
-        tracing::info!(entries = removed, "journal entries over age or size removed");
-        sqlx::raw_sql("PRAGMA incremental_vacuum(4096)").execute(&mut *db).await?;
-    }
-    Ok(removed)
-}
-
-/// Bytes in use, free pages left out.
-async fn size(db: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
-    let row = sqlx::query(
-        "SELECT (SELECT page_count FROM pragma_page_count) AS pages,
-                (SELECT freelist_count FROM pragma_freelist_count) AS free,
-                (SELECT page_size FROM pragma_page_size) AS bytes",
-    )
-    .fetch_one(db)
-    .await?;
-    let (pages, free, bytes): (i64, i64, i64) = (row.try_get("pages")?, row.try_get("free")?, row.try_get("bytes")?);
-    Ok(u64::try_from((pages - free).max(0).saturating_mul(bytes)).unwrap_or(0))
 }
 
 /// Ids that sort by time, never repeat in a process, and almost never between processes on one file.

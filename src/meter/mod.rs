@@ -39,6 +39,7 @@ struct Meter {
     in_flight: Gauge,
     connections: Gauge,
     cache: [Counter; 2],
+    checks: [Counter; 3],
     reloads: [Counter; 2],
     backends: RwLock<HashMap<Arc<str>, Arc<Backend>>>,
     faults: RwLock<HashMap<&'static str, Counter>>,
@@ -69,6 +70,7 @@ const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Fault, "fault"),
     (Outcome::Hangup, "hangup"),
 ];
+const VERDICTS: [&str; 3] = ["kept", "escalated", "given"];
 const PLACES: [&str; 3] = ["local", "cloud", "none"];
 const OPERATIONS: [&str; 2] = ["chat", "text_completion"];
 
@@ -130,6 +132,12 @@ pub fn cache(hit: bool) {
     if let Some([miss, found]) = METER.get().map(|m| &m.cache) {
         if hit { found.increment(1) } else { miss.increment(1) }
     }
+}
+
+/// A local answer was checked, with this verdict.
+pub fn checked(verdict: &str) {
+    let all = METER.get().into_iter().flat_map(|m| VERDICTS.iter().zip(&m.checks));
+    all.filter(|(v, _)| **v == verdict).for_each(|(_, counter)| counter.increment(1));
 }
 
 /// A reload of the configuration.
@@ -204,6 +212,7 @@ impl Meter {
             in_flight: gauge(r, names::IN_FLIGHT, &[]),
             connections: gauge(r, names::CONNECTIONS, &[]),
             cache: ["miss", "hit"].map(|w| counter(r, names::CACHE, &[("result", w)])),
+            checks: VERDICTS.map(|v| counter(r, names::CHECKS, &[("verdict", v)])),
             reloads: ["refused", "ok"].map(|w| counter(r, names::RELOADS, &[("result", w)])),
             backends: RwLock::default(),
             faults: RwLock::default(),

@@ -85,6 +85,11 @@ pub const SAVED: Name = gauge(
 );
 /// Money.
 pub const USD: Name = gauge("wattroute_usd", "US dollars spent since start, by backend.");
+/// Checks of local answers.
+pub const CHECKS: Name = counter(
+    "wattroute_checks_total",
+    "Local answers that a cascade checked, by verdict (kept, escalated, given because the cloud could not answer).",
+);
 /// Our own time.
 pub const OVERHEAD_TIME: Name =
     histogram("wattroute_overhead_seconds", "Our own time before the backend is asked.", OVERHEAD);
@@ -141,6 +146,7 @@ pub const ALL: &[Name] = &[
     WASTED,
     SAVED,
     USD,
+    CHECKS,
     OVERHEAD_TIME,
     BREAKER,
     QUEUE,

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::cascade;
 use super::eligible::{self, Verdict};
 use super::rank::{Bench, Ranked, best_by_chance};
 use super::reason;
 use super::rules::{Fallback, Policy, Rule};
-use super::types::{Alternative, Candidate, CloudPermit, Decision, Pin, Place, Saved, Signals};
+use super::types::{Alternative, Candidate, Cascade, CloudPermit, Decision, Pin, Place, Saved, Signals};
 
 impl Policy {
     /// Decides one query. Pure: the same signals give the same decision, bit for bit.
@@ -16,13 +17,24 @@ impl Policy {
         let bench = Bench::new(self, signals, &verdicts, domain);
         let order = bench.rank(Verdict::ready);
         let wish = bench.rank(Verdict::able).first().map(|r| r.index);
-        let (chosen, propensity) = self.draw(&order, signals.draw);
-        let explored = chosen != order.first().map(|r| r.index);
+        let (preferred, propensity) = self.draw(&order, signals.draw);
+        let explored = preferred != order.first().map(|r| r.index);
         let baseline = baseline(signals);
+        let cloud = self.permit(signals);
+        let mut reason = reason::sentence(&bench, preferred, wish, explored);
+        let mut alternatives = alternatives(&bench, preferred, &order);
+        let planned = cascade::plan(self, signals, (&order, preferred), cloud.as_ref(), domain);
+        let chosen = planned.as_ref().map(|(local, _)| *local).or(preferred);
+        let mut saved = chosen.map(|c| saved(signals, c, baseline)).unwrap_or_default();
+        if let Some((local, cascade)) = &planned {
+            reason += &cascade::suffix(signals, cascade, *local, chosen != preferred);
+            saved = cascade::expected(saved, signals, cascade);
+            after_a_check(&mut alternatives, *local, cascade);
+        }
         Decision {
             chosen,
-            reason: reason::sentence(&bench, chosen, wish, explored).into(),
-            alternatives: alternatives(&bench, chosen, &order),
+            reason: reason.into(),
+            alternatives: alternatives.into(),
             domain,
             domain_p,
             posterior: signals.posterior,
@@ -31,9 +43,10 @@ impl Policy {
             policy_hash: Arc::clone(&self.hash),
             ranked: order.iter().map(|r| r.index).collect(),
             fallbacks: self.fallbacks(signals, chosen, &order),
-            saved: chosen.map(|c| saved(signals, c, baseline)).unwrap_or_default(),
+            saved,
             baseline,
-            cloud: self.permit(signals),
+            cascade: planned.map(|(_, cascade)| cascade),
+            cloud,
         }
     }
 
@@ -104,7 +117,20 @@ fn saved(signals: &Signals, chosen: usize, baseline: Option<usize>) -> Saved {
     Saved { low, mid: minus(b.mid, c.mid), high }
 }
 
-fn alternatives(bench: &Bench<'_>, chosen: Option<usize>, order: &[Ranked]) -> Arc<[Alternative]> {
+/// In a cascade the local backend is the choice, and why the cloud backend is not is another matter.
+fn after_a_check(alternatives: &mut [Alternative], local: usize, cascade: &Cascade) {
+    let name = alternatives.get(local).map(|a| Arc::clone(&a.backend)).unwrap_or_default();
+    for (index, a) in alternatives.iter_mut().enumerate() {
+        let before = a.why_not.take();
+        a.why_not = match index {
+            _ if index == local => None,
+            _ if index == cascade.strong => Some(format!("is asked if the answer of {name} is not trusted")),
+            _ => before.or_else(|| Some(format!("it is close: {name} answers first"))),
+        };
+    }
+}
+
+fn alternatives(bench: &Bench<'_>, chosen: Option<usize>, order: &[Ranked]) -> Vec<Alternative> {
     let each = bench.signals.candidates.iter().zip(bench.verdicts).enumerate();
     each.map(|(i, (c, verdict))| Alternative {
         backend: Arc::clone(&c.backend),
@@ -199,6 +225,12 @@ mod tests {
         }
         assert!(d.chosen.is_none_or(|c| !d.fallbacks.contains(&c)));
         assert_eq!(d.chosen.is_none(), d.alternatives.iter().all(|a| !a.eligible), "{d:?}");
+        if let Some(cascade) = &d.cascade {
+            let place = |i: usize| s.candidates[i].place;
+            assert!(d.cloud.is_some() && !s.private && !p.private && s.pin == Pin::None, "{d:?}");
+            assert!(d.chosen.is_some_and(|c| place(c) == Place::Local) && place(cascade.strong) == Place::Cloud);
+            assert!(d.alternatives[cascade.strong].eligible, "{d:?}");
+        }
         for (i, a) in d.alternatives.iter().enumerate() {
             assert_eq!(a.why_not.is_none(), d.chosen == Some(i), "{d:?}");
         }

@@ -27,6 +27,12 @@ pub fn to_json(decision: &Decision, caution: Option<&str>) -> Value {
             "saved_joules": decision.saved,
             "ranked": ranked,
             "caution": caution,
+            "verify": decision.cascade.as_ref().map(|c| json!({
+                "escalates_to": name(&c.strong),
+                "escalate_below": c.verify.escalate_below,
+                "hold_tokens": c.verify.hold_tokens,
+                "hold_ms": c.verify.hold.as_secs_f64() * 1e3,
+            })),
             "alternatives": &*decision.alternatives,
         }
     })
@@ -39,6 +45,16 @@ pub fn to_text(decision: &Decision, caution: Option<&str>) -> String {
     let _ = writeln!(out, "{name}  ({} p {:.2})", decision.domain, decision.domain_p);
     let _ = writeln!(out, "{}", decision.reason);
     let _ = writeln!(out, "policy {} {}", decision.policy, decision.policy_hash);
+    if let Some(c) = &decision.cascade {
+        let strong = decision.alternatives.get(c.strong).map_or("", |a| &*a.backend);
+        let _ = writeln!(
+            out,
+            "the answer is checked before it is sent (a stream after {} tokens or {:.1} s): below confidence {:.2} {strong} is asked",
+            c.verify.hold_tokens,
+            c.verify.hold.as_secs_f64(),
+            c.verify.escalate_below
+        );
+    }
     let (s, base) = (
         decision.saved,
         decision.baseline.filter(|b| decision.chosen != Some(*b)).and_then(|i| decision.alternatives.get(i)),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::cascade;
 use super::probe::{Probe, StandIn};
 use super::rules::{Fallback, Grid, Minimise, Policy, Rule, Weights};
 use super::section::{Section, index, line, nearest_line, suggest};
@@ -65,6 +66,10 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
     let grid = top
         .optional_table("grid_g_per_kwh", problems)
         .map_or(Grid { local: GRID_G_PER_KWH, cloud: GRID_G_PER_KWH }, |s| grid(s, problems));
+    let verify = top.optional_table("verify", problems).map(|s| Arc::new(cascade::section(s, problems)));
+    if let (Some(_), Some(Some(rule))) = (&verify, rule) {
+        cascade::contradictions(rule, private, explore, problems);
+    }
     let stand_ins: Vec<StandIn> =
         top.tables("stand_ins", problems).into_iter().filter_map(|s| stand_in(s, problems)).collect();
     let names: Vec<Arc<str>> = stand_ins.iter().map(|s| Arc::clone(&s.backend)).collect();
@@ -89,6 +94,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         explore,
         electricity_usd_per_kwh: electricity.unwrap_or(ELECTRICITY_USD_PER_KWH),
         grid_g_per_kwh: grid,
+        verify,
         stand_ins,
         probes,
     })

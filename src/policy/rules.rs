@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cascade::Verify;
 use super::probe::{Probe, StandIn};
 use super::types::Place;
 use crate::classify::domain::{DOMAINS, Domain};
@@ -31,6 +32,8 @@ pub struct Policy {
     pub electricity_usd_per_kwh: f64,
     /// Grams of CO2 equivalent per kWh where local and cloud backends run.
     pub grid_g_per_kwh: Grid,
+    /// How local answers are checked before they are sent; none sends them as they come.
+    pub verify: Option<Arc<Verify>>,
     /// Backends that the probes choose among.
     pub stand_ins: Vec<StandIn>,
     /// Prompts with the place they must go to.

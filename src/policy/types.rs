@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::cascade::Verify;
 use crate::api::query::Needs;
 use crate::classify::domain::{Domain, Posterior};
 use crate::energy::Joules;
@@ -170,8 +171,23 @@ pub struct Decision {
     pub baseline: Option<usize>,
     /// Baseline's joules minus the chosen one's: what this decision is expected to save. May be negative.
     pub saved: Saved,
+    /// The chosen backend is local and its answer is checked before it is sent.
+    pub cascade: Option<Cascade>,
     /// Present unless query or policy is private, or the rule keeps every query local: without it no cloud socket opens.
     pub cloud: Option<CloudPermit>,
+}
+
+/// How the answer of the chosen backend is checked, and who is asked if it is not trusted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cascade {
+    /// Index of the cloud backend most likely to be right.
+    pub strong: usize,
+    /// The policy's settings.
+    pub verify: Arc<Verify>,
+    /// P(correct) of the local backend before it has answered.
+    pub prior: f64,
+    /// Tokens that its answer is expected to have.
+    pub expected_tokens: f64,
 }
 
 /// Expected saving against the baseline (the best eligible cloud backend, configured or not), low/mid/high, may be negative.

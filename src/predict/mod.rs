@@ -25,6 +25,8 @@ pub use tell::{has_energy, question_sets};
 
 /// Generated tokens where no table says: the mean of the Azure 2023 conversation trace (19,366 requests).
 pub const OUTPUT_TOKENS: f64 = 211.0;
+/// Prompt tokens of a query of which nothing is known, where one has to be assumed: a page of text.
+const INPUT_TOKENS: u32 = 500;
 /// Range of a joule figure whose table states none: half to one and a half.
 const UNCERTAIN: f64 = 0.5;
 /// P(correct) of a local model that nobody measured: between the shipped tables of small models; mean, low, high.
@@ -103,6 +105,11 @@ impl Outlook {
             shrunk,
             outputs,
         }
+    }
+
+    /// What this backend would make of a query of which nothing is known, as if it could answer now.
+    pub fn usual(&self) -> Candidate {
+        self.candidate(&Posterior::none(), INPUT_TOKENS, None, State::Ready)
     }
 
     /// What this backend would make of one query. `max_output` is the client's limit on generated tokens.

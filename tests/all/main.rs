@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
 mod architectures;
+mod cascade;
 mod config;
 mod cut_stream;
 mod embedded;
 mod energy;
+mod feedback;
 mod hang_up;
 mod hosts;
 mod journal;

@@ -18,12 +18,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("predict", &["classify", "energy", "policy", "tables"]),
     ("models", &["fetch"]),
     ("engine", &["api", "lla"]),
-    ("policy", &["api", "classify", "energy"]),
+    ("verify", &[]),
+    ("policy", &["api", "classify", "energy", "verify"]),
     ("journal", &["classify", "energy", "policy"]),
     ("cache", &["api", "backend", "energy", "policy"]),
     ("meter", &["energy", "journal", "policy"]),
     ("gate", &[]),
-    ("backend", &["api", "engine", "policy"]),
+    ("backend", &["api", "engine", "policy", "verify"]),
     ("train", &["classify"]),
     ("profile", &["api", "backend", "classify", "energy", "engine", "models", "policy", "tables"]),
     ("signals", &["api", "classify", "policy", "state"]),
@@ -36,8 +37,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tee", &["backend", "cache", "energy", "policy"]),
     ("headers", &["energy", "policy"]),
     ("learn", &["backend", "classify", "energy", "journal", "predict", "state"]),
-    ("asking", &["api", "app", "backend", "entry", "policy", "relay", "state"]),
+    ("asking", &["api", "app", "backend", "entry", "meter", "policy", "relay", "state", "verify"]),
     ("edge", &["gate", "meter"]),
+    ("feedback", &["app", "edge", "gate", "journal", "relay"]),
 ];
 
 /// Everyone may use these.
@@ -172,6 +174,7 @@ fn pure_parts_do_no_io() {
         path.contains("/src/policy/decide")
             || path.contains("/src/api/")
             || path.contains("/src/predict")
+            || path.contains("/src/verify")
             || path.contains("/src/lla/")
     };
     for source in sources().iter().filter(|source| pure(&source.path)) {

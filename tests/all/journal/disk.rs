@@ -134,7 +134,7 @@ async fn files_of_others_and_of_later_versions_are_refused_by_name() {
     bytes[63] = 99;
     std::fs::write(&path, &bytes).unwrap();
     let error = stats(&path, &Filter::default()).await.unwrap_err();
-    assert!(matches!(error, JournalError::Newer { found: 99, known: 2, .. }), "{error:?}");
+    assert!(matches!(error, JournalError::Newer { found: 99, known: 3, .. }), "{error:?}");
     let journal = Journal::open(&settings(&path));
     journal.offer(record("a"));
     assert!(!journal.flush().await);

@@ -9,7 +9,7 @@ use wattroute::classify::domain::Posterior;
 use wattroute::config::checked;
 use wattroute::energy::{Basis, Joules};
 use wattroute::journal::export::{Format, export};
-use wattroute::journal::schema::{COLUMNS, STEPS};
+use wattroute::journal::schema::{COLUMNS, SINCE, STEPS};
 use wattroute::journal::stats::{Filter, stats};
 use wattroute::journal::{Journal, Outcome, Record};
 use wattroute::policy::types::{Alternative, Chance, Place, Saved};
@@ -119,7 +119,7 @@ async fn exports_keep_every_field() {
     assert_eq!(entry["posterior"][22], 1.0);
     assert_eq!(entry["alternatives"], serde_json::json!([alternative()]));
     let names: BTreeSet<&str> = entry.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, COLUMNS.into_iter().collect());
+    assert_eq!(names, COLUMNS.into_iter().chain(SINCE).collect());
     assert_eq!(entry["session"], "ffffffffffffffff");
     assert_eq!(entry["stream"], true);
     assert_eq!(entry["joules_basis"], "modelled");
@@ -166,7 +166,7 @@ async fn entries_of_version_1_are_read_before_and_after_the_file_is_taken_over()
         let text = String::from_utf8(lines).unwrap();
         let rows: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         let names: BTreeSet<&str> = rows[0].as_object().unwrap().keys().map(String::as_str).collect();
-        assert_eq!(names, COLUMNS.into_iter().collect());
+        assert_eq!(names, COLUMNS.into_iter().chain(SINCE).collect());
         assert_eq!((&rows[0]["request_id"], &rows[0]["reason"]), (&"r-old".into(), &"because".into()));
         assert_eq!(
             (&rows[0]["alternatives"][0]["backend"], &rows[0]["posterior"][0]),

@@ -1,0 +1,53 @@
+//! What a cascade writes down: what came of a check, and what was thrown away for it.
+
+use std::sync::Arc;
+
+use super::{Entry, quality_change};
+use crate::backend::Backend;
+use crate::clock::{self, Instant};
+use crate::energy::ledger::Running;
+use crate::policy::types::Decision;
+
+/// A local answer that was put aside while the cloud is asked.
+pub struct Aside {
+    backend: Option<Arc<Backend>>,
+    running: Option<Running>,
+}
+
+impl Entry {
+    /// An answer was checked: what came of it, P(it is right), and both in words, which join the reason.
+    pub fn checked(&mut self, verdict: &'static str, confidence: f64, said: &str) {
+        self.record.verdict = Some(verdict);
+        self.record.confidence = Some(confidence);
+        self.record.reason = format!("{}; {said}", self.record.reason).into();
+    }
+
+    /// The answer under way is put aside.
+    pub fn set_aside(&mut self) -> Aside {
+        Aside { backend: self.answering.take(), running: self.running.take() }
+    }
+
+    /// What was put aside is given after all.
+    pub fn taken_back(&mut self, aside: Aside) {
+        if let Some(backend) = &aside.backend {
+            self.answered_by(&backend.config.name, backend.config.place);
+        }
+        (self.answering, self.running) = (aside.backend, aside.running);
+    }
+
+    /// What was put aside is thrown away, with its tokens (in, out): it is charged by the backend's table, because the meters
+    /// tell what it took only later. `asked` is when it was asked.
+    pub fn thrown_away(&mut self, aside: Aside, (input, output): (Option<u32>, u32), asked: Instant) {
+        let Some(backend) = aside.backend else { return };
+        let (input, output) = (f64::from(input.unwrap_or(self.estimated_input)), f64::from(output));
+        self.wasted(backend.outlook.joules(&self.posterior, input, output).mid);
+        self.wasted_usd += backend.outlook.usd(input, output).unwrap_or(0.0);
+        self.record.wasted_usd = Some(self.wasted_usd);
+        self.record.wasted_seconds = Some(clock::now().duration_since(asked).as_secs_f64());
+    }
+
+    /// Another backend than the chosen one answers, by the policy's own wish.
+    pub fn instead(&mut self, decision: &Decision, index: usize) {
+        self.record.quality_change = quality_change(decision, index);
+    }
+}
