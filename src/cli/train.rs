@@ -1,4 +1,6 @@
-//! `wattroute train domain`: the labelled sets to a new artifact with its provenance. Feature `train`.
+//! `wattroute train`: labelled sets to a new artifact with its provenance, records to weights. Feature `train`.
+
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +26,8 @@ pub struct TrainArgs {
 enum What {
     /// Train the domain classifier
     Domain(DomainArgs),
+    /// Learn how a cascade checks local answers, from profile records
+    Verify(verify::VerifyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -44,8 +48,11 @@ struct DomainArgs {
 
 /// Runs the command: 0 done, 1 failed.
 pub fn run(args: &TrainArgs) -> ExitCode {
-    let What::Domain(domain) = &args.what;
-    match train(domain) {
+    let done = match &args.what {
+        What::Domain(domain) => train(domain),
+        What::Verify(args) => verify::run(args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("error: {message}");

@@ -1,10 +1,13 @@
-//! Training of the domain classifier: labelled sets in, artifact and provenance out. Feature `train`.
+//! Training of the domain classifier: labelled sets in, artifact and provenance out; and of the check of local answers
+//! ([`verify`], [`front`]). Feature `train`.
 //!
 //! Two sparse linear models by our own solver (linfa has no sparse multinomial one), a dense head by linfa's multinomial
 //! logistic regression on scores of models that did not see the example, then temperature and threshold on the dev split.
 //! Seeded: the same data and seed give the same bytes.
 
 pub mod augment;
+pub mod front;
 pub mod head;
 pub mod run;
 pub mod sparse;
+pub mod verify;

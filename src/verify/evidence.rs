@@ -73,7 +73,7 @@ impl Evidence {
             self.min_logprob.unwrap_or(0.0).clamp(least, 0.0),
             flag(self.mean_logprob.is_none()),
             if self.whole { length } else { length.max(0.0) },
-            self.expected.prompt.clamp(1.0, PROMPT).ln(),
+            self.expected.prompt.max(1.0).clamp(1.0, PROMPT).ln(),
             flag(self.cut),
             flag(self.refuses),
             flag(self.loops),

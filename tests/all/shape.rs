@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("meter", &["energy", "journal", "policy"]),
     ("gate", &[]),
     ("backend", &["api", "engine", "policy", "verify"]),
-    ("train", &["classify"]),
+    ("train", &["classify", "verify"]),
     ("profile", &["api", "backend", "classify", "energy", "engine", "models", "policy", "tables"]),
     ("signals", &["api", "classify", "policy", "state"]),
     ("state", &["backend", "policy"]),

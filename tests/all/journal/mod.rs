@@ -112,7 +112,7 @@ async fn old_entries_leave_and_the_size_stays_bounded() {
     }
     drop(journal);
     let before = std::fs::metadata(&path).unwrap().len();
-    let small = checked::Journal { max_bytes: 2 << 20, ..settings(&path) };
+    let small = checked::Journal { max_bytes: 9 << 18, ..settings(&path) };
     let journal = Journal::open(&small);
     for _ in 0..6 {
         journal.offer(record("last"));
