@@ -31,6 +31,7 @@ use crate::journal::{Journal, State as JournalState, Tap};
 use crate::learn::Learning;
 use crate::relay::Broken;
 use crate::state::State;
+use crate::sticky::Sticky;
 use crate::{meter, path};
 
 /// What every request shares.
@@ -49,6 +50,8 @@ pub struct App {
     pub classifier: Arc<Classifier>,
     /// Extra attempts that fall-backs may make.
     pub budget: Mutex<Budget>,
+    /// Where conversations were answered last.
+    pub sticky: Sticky,
     /// What local answers take, where a meter can be read.
     pub ledger: Option<Ledger>,
     /// Sizes and waits of the client's side.
@@ -100,6 +103,7 @@ impl App {
             learning,
             classifier: Classifier::shipped(),
             budget: Mutex::new(Budget::new(clock::now())),
+            sticky: Sticky::default(),
             ledger: ledger(&state.config.energy),
             limits: limits.clone(),
             created: clock::unix_ms() / 1000,

@@ -45,32 +45,38 @@ pub async fn ask(
     budget().request();
     let order: Vec<usize> = decision.chosen.into_iter().chain(decision.fallbacks.iter().copied()).collect();
     let mut failed: Option<Result<Answered, Fault>> = None;
+    // Context windows up to this one have proved too small: routing knew an estimate of the prompt only.
+    let mut too_small = 0;
     for (attempt, index) in order.iter().copied().enumerate() {
         let Some(backend) = state.backends.get(index) else { break };
+        let window = backend.config.caps.context;
+        if window <= too_small {
+            continue;
+        }
         if attempt > 0 && !budget().take(clock::now()) {
             break;
         }
         entry.asking(backend, app.ledger.as_ref());
         let timing = Timing { asked: clock::now(), waits: backend.config.waits };
         let more = attempt + 1 < order.len();
-        let asked = match decision.cascade.as_ref().filter(|_| attempt == 0) {
-            Some(cascade) => {
-                let stage = Stage { app, state, decision, cascade, query };
-                cascade::ask(&stage, index, backend, entry).await
-            }
+        let cascade = decision.cascade.as_ref().filter(|_| attempt == 0);
+        let asked = match cascade.map(|cascade| Stage { app, state, decision, cascade, query }) {
+            Some(stage) => cascade::ask(&stage, index, backend, entry).await,
             None => {
                 let answer = backend.ask(query, decision.cloud.as_ref()).await;
                 answer.map(|answer| Answered { answer, index, timing })
             }
         };
         match asked {
-            Ok(answered) if more && answered.answer.worth_another_backend() => {
+            Ok(answered) if more && (answered.answer.worth_another_backend() || answered.answer.too_long()) => {
+                too_small = if answered.answer.too_long() { window } else { too_small };
                 entry.wasted(Some(0.0));
                 failed = Some(Ok(answered));
             }
             Ok(answered) => return Ok(answered),
             Err(fault) if more && worth_another(&fault) => {
                 tracing::warn!(backend = %backend.config.name, kind = fault.code(), "attempt failed");
+                too_small = if fault.kind == Kind::ContextLength { window } else { too_small };
                 entry.wasted(spent(&fault));
                 failed = Some(Err(fault));
             }

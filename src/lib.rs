@@ -71,6 +71,7 @@ pub mod profile;
 pub mod relay;
 pub mod signals;
 pub mod state;
+pub mod sticky;
 pub mod tables;
 pub mod tee;
 #[cfg(feature = "train")]

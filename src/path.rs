@@ -24,7 +24,8 @@ use crate::gate::{Conn, Seat};
 use crate::headers::{self, Told};
 use crate::journal::record::Outcome;
 use crate::meter;
-use crate::policy::explain;
+use crate::policy::types::Signals;
+use crate::policy::{Policy, explain};
 use crate::predict;
 use crate::relay::{RelayBody, Timing, relay};
 use crate::signals;
@@ -80,7 +81,8 @@ async fn answer(
     if let Some(hit) = key.and_then(|key| found(app, &key)) {
         return Ok(cached(&hit, &query, entry, seat));
     }
-    let signals = signals::of(&state, &app.classifier, &query, &choice.pin, private); // classify, predict
+    let mut signals = signals::of(&state, &app.classifier, &query, &choice.pin, private); // classify, predict
+    let conversation = remembered(app, &choice.policy, (&query, &seat.tenant), &mut signals);
     let decision = choice.policy.decide(&signals); // pure: no await, no IO, no clock
     let decision_id = clock::id().to_string();
     entry.decided(&decision, decision_id.clone(), &state);
@@ -96,13 +98,25 @@ async fn answer(
     }
     let asked = asking::ask(app, &state, &decision, &query, &mut entry).await; // falls back before the first byte
     let Answered { mut answer, index, timing } = entry.noting(asked)?;
+    if let (Some(key), Some(backend)) = (conversation, state.backends.get(index)) {
+        app.sticky.note(key, &backend.config.name, clock::now());
+    }
     let (joules, saved) = entry.figures(&answer, &decision, index);
     let reason = &entry.record.reason;
     let told = Told { decision: &decision, reason, id: &decision_id, answering: index, joules, saved, overhead_us };
     headers::tell(&mut answer.headers, &told);
     let backend = state.backends.get(index).map(|b| &b.config);
+    let key = key.filter(|_| entry.record.verdict != Some("given")); // the cloud may answer better next time
     let kept = key.zip(backend).and_then(|(key, b)| tee::keep(&app.cache, key, &mut answer, &b.name, b.place));
     Ok(relay(answer, seat, timing, move |completion| entry.finish(&completion, kept))) // dropping it cancels upstream
+}
+
+/// Who answered this conversation last, if the policy wants to know; and its key, to remember who does now.
+fn remembered(app: &App, policy: &Policy, (query, tenant): (&Query, &str), signals: &mut Signals) -> Option<u64> {
+    let sticky = policy.sticky?;
+    let key = query.conversation(sticky.user, sticky.prefix, tenant)?;
+    signals.last = app.sticky.last(key, clock::now(), sticky.keep);
+    Some(key)
 }
 
 /// A look into the cache, counted.

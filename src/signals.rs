@@ -30,6 +30,7 @@ pub fn of(state: &State, classifier: &Classifier, query: &Query, pin: &Pin, priv
         beyond_embedded: query.beyond_embedded.first().cloned(),
         pin: pin.clone(),
         private,
+        last: None,
         candidates,
         draw: fastrand::u64(..),
     }

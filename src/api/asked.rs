@@ -46,6 +46,19 @@ pub fn from_member(query: &mut Query, object: &Object<'_>, place: usize, member:
     Ok(())
 }
 
+/// Notes who a conversation is with, for stickiness only: `user`, or `metadata.session`. What is no such key is passed over.
+pub fn user(query: &mut Query, name: &str, raw: &str) {
+    let raw = match name {
+        "user" => Some(raw),
+        "metadata" => scan::object(raw, MAX_DEPTH)
+            .ok()
+            .and_then(|object| object.members.iter().find(|member| member.key == "session").map(|member| member.raw)),
+        _ => None,
+    };
+    let key = raw.and_then(|raw| serde_json::from_str::<String>(raw).ok());
+    query.user = key.and_then(|key| session(name, key.as_bytes()).ok()).or(query.user);
+}
+
 /// Reads the headers that a client may set, and keeps those that travel upstream.
 pub fn from_headers(query: &mut Query, headers: &HeaderMap) -> Result<(), Fault> {
     if let Some(value) = headers.get(SESSION) {

@@ -45,6 +45,8 @@ pub struct Query {
     pub input_tokens: u32,
     /// Conversation key from `x-session-id` or the body, for stickiness and the journal (hashed, never text).
     pub session: Option<u64>,
+    /// Key of the body's `user` or `metadata.session`, hashed like `session`.
+    pub user: Option<u64>,
     /// What the client asked of this gateway in headers or in the body's `wattroute` field.
     pub asked: Asked,
     /// The few request headers that may travel upstream: `traceparent`, `idempotency-key`.
@@ -124,12 +126,35 @@ pub struct Sampling {
 impl Query {
     /// Makes the conversation key the tenant's own: two tenants that use the same key share no conversation.
     pub fn belongs_to(&mut self, tenant: &str) {
-        self.session = self.session.map(|key| {
+        let of = |key: u64| {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&key.to_le_bytes()).update(tenant.as_bytes());
-            hasher.finalize().as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
-        });
+            short(&hasher)
+        };
+        (self.session, self.user) = (self.session.map(of), self.user.map(of));
     }
+
+    /// Which conversation of a tenant this is: by its key, else, if wanted, by its user, else by its first messages.
+    pub fn conversation(&self, user: bool, prefix: bool, tenant: &str) -> Option<u64> {
+        self.session.or(self.user.filter(|_| user)).or_else(|| prefix.then(|| self.beginning(tenant)).flatten())
+    }
+
+    /// Hash of all messages up to the first of the user: later turns begin with the same.
+    fn beginning(&self, tenant: &str) -> Option<u64> {
+        let first = self.messages.iter().position(|message| message.role == "user")?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(tenant.len() as u64).to_le_bytes()).update(tenant.as_bytes());
+        for message in self.messages.iter().take(first + 1) {
+            for part in [&message.role, &message.content] {
+                hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+            }
+        }
+        Some(short(&hasher))
+    }
+}
+
+fn short(hasher: &blake3::Hasher) -> u64 {
+    hasher.finalize().as_bytes().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
 impl fmt::Debug for Query {
@@ -204,5 +229,37 @@ mod tests {
         assert!(of("a").is_some());
         assert_eq!(of("a"), of("a"));
         assert_ne!(of("a"), of("b"));
+    }
+
+    #[test]
+    fn later_turns_are_known_by_their_beginning_their_user_or_their_key() {
+        let read = |body: &str| {
+            let mut query =
+                api::read_within(Endpoint::Chat, Bytes::copy_from_slice(body.as_bytes()), &HeaderMap::new(), 64)
+                    .unwrap();
+            query.belongs_to("t");
+            query
+        };
+        let first = r#"{"role":"system","content":"s"},{"role":"user","content":"hi"}"#;
+        let turn =
+            |more: &str, fields: &str| read(&format!("{{\"model\":\"auto\",\"messages\":[{first}{more}]{fields}}}"));
+        let (one, two) =
+            (turn("", ""), turn(r#",{"role":"assistant","content":"ho"},{"role":"user","content":"x"}"#, ""));
+        let by_prefix = |q: &Query, tenant: &str| q.conversation(false, true, tenant);
+        assert!(by_prefix(&one, "t").is_some());
+        assert_eq!(by_prefix(&one, "t"), by_prefix(&two, "t"));
+        assert_ne!(by_prefix(&one, "t"), by_prefix(&one, "u"));
+        assert_eq!(one.conversation(true, false, "t"), None);
+        let user = turn("", r#","user":"u1""#);
+        assert!(user.conversation(true, false, "t").is_some() && user.conversation(false, false, "t").is_none());
+        assert_eq!(
+            user.conversation(true, false, "t"),
+            turn("", r#","metadata":{"session":"u1","x":"y"}"#).conversation(true, false, "t")
+        );
+        let keyed = turn("", r#","user":"u1","wattroute":{"session":"k"}"#);
+        assert_eq!(keyed.conversation(true, true, "t"), keyed.session);
+        for odd in [r#","user":7"#, r#","metadata":[1]"#, r#","metadata":{"session":""}"#, r#","user":"""#] {
+            assert_eq!(turn("", odd).user, None, "{odd}");
+        }
     }
 }

@@ -73,6 +73,7 @@ impl Reader {
             beyond_embedded: Vec::new(),
             input_tokens: 0,
             session: None,
+            user: None,
             asked: Asked::default(),
             pass: Vec::new(),
             spans: Spans::default(),
@@ -152,6 +153,7 @@ impl Reader {
             Field::Penalty if fields::float(key, raw, -2.0..=2.0)? != 0.0 => self.beyond(key.to_owned()),
             Field::Tools => self.tools(raw)?,
             Field::ResponseFormat => self.response_format(raw)?,
+            Field::Harmless => asked::user(&mut self.query, key, raw),
             Field::Default(defaults) if !fields::is_default(raw, defaults) => self.beyond(key.to_owned()),
             _ => {}
         }

@@ -108,7 +108,7 @@ impl Http {
     pub async fn ask_watched(&self, query: &Query, trace: &Trace) -> Result<Answer, Fault> {
         let ours = !query.needs.logprobs && self.0.logprobs.load(Ordering::Relaxed);
         let answer = self.ask_for(query, None, ours).await?;
-        if !ours || !matches!(answer.status.as_u16(), 400 | 422 | 501) {
+        if !ours || answer.too_long() || !matches!(answer.status.as_u16(), 400 | 422 | 501) {
             return Ok(watch::over(answer, trace, ours));
         }
         drop(answer);

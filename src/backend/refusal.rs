@@ -34,6 +34,19 @@ pub fn is_about_the_key(answer: &Answer) -> bool {
     matches!(&answer.body, Body::Full(body) if memchr::memmem::find(body, KEY_REFUSED).is_some())
 }
 
+/// Whether the upstream says that the prompt does not fit its context window, in OpenAI's words, llama.cpp's or vLLM's.
+pub fn is_too_long(answer: &Answer) -> bool {
+    let Body::Full(body) = &answer.body else { return false };
+    if !matches!(answer.status.as_u16(), 400 | 413 | 422) {
+        return false;
+    }
+    let Ok(value) = serde_json::from_slice::<Value>(body) else { return false };
+    let says = |key: &str, word: &str| value["error"][key].as_str().is_some_and(|text| text.contains(word));
+    says("code", "context_length_exceeded")
+        || says("type", "exceed_context_size_error")
+        || says("message", "maximum context length")
+}
+
 fn shaped(status: StatusCode, body: Bytes, scrub: &Scrub, name: &str) -> Bytes {
     let Ok(mut value) = serde_json::from_slice::<Value>(&body) else {
         return wrapped(status, None, name);
@@ -110,6 +123,19 @@ mod tests {
             assert!(status == 400 && !text.contains("canary") && !text.contains("up.example"), "{text}");
             assert!(value["error"]["message"].as_str().unwrap().contains("[key]"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_told_in_several_ways() {
+        let told = |status: u16, error: Value| {
+            let body = Bytes::from(json!({ "error": error }).to_string());
+            is_too_long(&Answer::full(StatusCode::from_u16(status).unwrap(), body, Usage::default()))
+        };
+        assert!(told(400, json!({ "message": "x", "code": "context_length_exceeded" })));
+        assert!(told(400, json!({ "message": "x", "type": "exceed_context_size_error", "code": 400 })));
+        assert!(told(400, json!({ "message": "This model's maximum context length is 4096 tokens." })));
+        assert!(!told(400, json!({ "message": "bad `temperature`" })) && !told(400, json!("x")));
+        assert!(!told(500, json!({ "code": "context_length_exceeded" })));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::lease::Lease;
+use super::refusal;
 use crate::fault::Fault;
 
 /// An answer whose head is known.
@@ -43,6 +44,11 @@ impl Answer {
     /// An upstream's refusal that another backend may not share: its own trouble, or too many requests.
     pub fn worth_another_backend(&self) -> bool {
         self.status.is_server_error() || matches!(self.status.as_u16(), 408 | 429)
+    }
+
+    /// An upstream's refusal of a prompt that does not fit its context window: a larger one may take it.
+    pub fn too_long(&self) -> bool {
+        refusal::is_too_long(self)
     }
 }
 

@@ -84,6 +84,7 @@ pub fn decide(
         beyond_embedded: None,
         pin: Pin::None,
         private: args.private,
+        last: None,
         candidates: outlooks.iter().zip(states).map(candidate).collect(),
         draw: 0,
     })

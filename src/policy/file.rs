@@ -11,6 +11,7 @@ use super::cascade;
 use super::probe::{Probe, StandIn};
 use super::rules::{Fallback, Grid, Minimise, Policy, Rule, Weights};
 use super::section::{Section, index, line, nearest_line, suggest};
+use super::sticky;
 use super::types::Place;
 use crate::classify::domain::{DOMAINS, Domain, NAMES};
 use crate::config::problem::{Problem, Problems, did_you_mean, shown};
@@ -66,6 +67,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
     let grid = top
         .optional_table("grid_g_per_kwh", problems)
         .map_or(Grid { local: GRID_G_PER_KWH, cloud: GRID_G_PER_KWH }, |s| grid(s, problems));
+    let sticky = top.optional_table("sticky", problems).map(|s| sticky::section(s, problems));
     let verify = top.optional_table("verify", problems).map(|s| Arc::new(cascade::section(s, problems)));
     if let (Some(_), Some(Some(rule))) = (&verify, rule) {
         cascade::contradictions(rule, private, explore, problems);
@@ -95,6 +97,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         electricity_usd_per_kwh: electricity.unwrap_or(ELECTRICITY_USD_PER_KWH),
         grid_g_per_kwh: grid,
         verify,
+        sticky,
         stand_ins,
         probes,
     })

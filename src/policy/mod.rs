@@ -17,6 +17,7 @@ mod rules;
 pub mod sample;
 mod section;
 mod shipped;
+pub mod sticky;
 pub mod types;
 
 pub use self::file::parse;

@@ -68,6 +68,7 @@ fn one(policy: &Policy, index: usize, probe: &Probe, classify: &impl Fn(&str) ->
         beyond_embedded: None,
         pin: Pin::None,
         private: probe.private,
+        last: None,
         candidates: policy.stand_ins.iter().map(|s| s.candidate(&posterior)).collect(),
         draw: 0,
     };

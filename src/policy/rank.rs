@@ -2,6 +2,7 @@
 
 use super::eligible::Verdict;
 use super::rules::{Minimise, Policy, Rule, Weights};
+use super::sticky;
 use super::types::{Candidate, Place, Signals};
 use crate::classify::domain::Domain;
 
@@ -82,7 +83,7 @@ impl<'a> Bench<'a> {
             Rule::Objective { minimise, .. } if good => (0, figure(self.policy, minimise, c)),
             Rule::Objective { .. } => (1, wrong),
         };
-        Ranked { index, class, figure }
+        Ranked { index, class, figure: figure * sticky::factor(self.policy.sticky, self.signals, c) }
     }
 }
 

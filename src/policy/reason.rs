@@ -4,6 +4,7 @@ use super::decimal::Decimal;
 use super::eligible::Verdict;
 use super::rank::{Bench, Ranked, figure};
 use super::rules::{Minimise, Rule};
+use super::sticky::{Sticky, stays};
 use super::types::{Candidate, Pin, Place, State};
 
 /// Why this choice.
@@ -54,6 +55,9 @@ pub fn why_not(bench: &Bench<'_>, index: usize, chosen: Option<usize>, order: &[
     }
     if mine > theirs {
         return format!("{} against {} of {}", amount(minimise, mine), amount(minimise, theirs), best.backend);
+    }
+    if let Some(cost) = switching(bench, best).filter(|_| mine < theirs) {
+        return format!("{}, and switching from {} costs {cost}", amount(minimise, mine), best.backend);
     }
     if mine < theirs {
         return format!("{} was drawn instead, to learn", best.backend);
@@ -118,11 +122,23 @@ fn least(bench: &Bench<'_>, minimise: Minimise, own: &Candidate) -> String {
             "P(correct) {p:.2} of {name} in {domain} is enough; {what} is not known everywhere: {prefer} is preferred"
         );
     }
+    if let Some(cost) = switching(bench, own) {
+        let value = amount(minimise, value);
+        return format!(
+            "P(correct) {p:.2} of {name} in {domain} is enough, and its conversation is there: {value}, and switching costs {cost}"
+        );
+    }
     format!(
         "P(correct) {p:.2} of {name} in {domain} is enough (at least {bar:.2}) with the least {}: {}",
         noun(minimise),
         amount(minimise, value)
     )
+}
+
+/// What leaving this backend costs the conversation, if it is there.
+fn switching(bench: &Bench<'_>, own: &Candidate) -> Option<String> {
+    let sticky: Sticky = bench.policy.sticky.filter(|_| stays(bench.policy.sticky, bench.signals, own))?;
+    Some(format!("{:.0} %", Decimal(sticky.switching * 1e2)))
 }
 
 fn noun(minimise: Minimise) -> &'static str {

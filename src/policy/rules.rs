@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::cascade::Verify;
 use super::probe::{Probe, StandIn};
+use super::sticky::Sticky;
 use super::types::Place;
 use crate::classify::domain::{DOMAINS, Domain};
 
@@ -34,6 +35,8 @@ pub struct Policy {
     pub grid_g_per_kwh: Grid,
     /// How local answers are checked before they are sent; none sends them as they come.
     pub verify: Option<Arc<Verify>>,
+    /// Whether conversations stay where they were answered last; none decides each query by itself.
+    pub sticky: Option<Sticky>,
     /// Backends that the probes choose among.
     pub stand_ins: Vec<StandIn>,
     /// Prompts with the place they must go to.

@@ -49,6 +49,7 @@ pub fn signals(candidates: Vec<Candidate>) -> Signals {
         beyond_embedded: None,
         pin: Pin::None,
         private: false,
+        last: None,
         candidates,
         draw: 0,
     }
@@ -99,6 +100,7 @@ prop_compose! {
         beyond in proptest::option::weighted(0.2, Just("tools".to_owned())),
         pin in proptest::option::weighted(0.2, select(vec!["local/b0", "cloud/b1", "b2", "nobody"])),
         private in any::<bool>(),
+        last in proptest::option::weighted(0.2, select(vec!["local/b0", "cloud/b1", "cloud/b2"])),
         candidates in proptest::collection::vec(some_candidate(), 0..6),
         draw in any::<u64>(),
     ) -> Signals {
@@ -114,6 +116,7 @@ prop_compose! {
             beyond_embedded: beyond,
             pin: pin.map_or(Pin::None, |p| Pin::Backend(Arc::from(p))),
             private,
+            last: last.map(Arc::from),
             candidates,
             draw,
         }

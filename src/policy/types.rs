@@ -47,6 +47,8 @@ pub struct Signals {
     pub pin: Pin,
     /// The query must not leave this machine, whatever the policy file says.
     pub private: bool,
+    /// The backend that answered this conversation last, if it is remembered.
+    pub last: Option<Arc<str>>,
     /// All configured backends, in configuration order.
     pub candidates: Vec<Candidate>,
     /// Seed of any random draw; recorded, so that a decision can be replayed.

@@ -30,6 +30,7 @@ mod report;
 mod shape;
 mod smuggling;
 mod smuggling_h2;
+mod sticky;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

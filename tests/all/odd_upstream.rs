@@ -8,7 +8,7 @@ use crate::support::answers::{
     CHUNKED, DONE, TO_CLOSE, chunk, completion, delta, finish, json_response, once, streams, usage, well,
 };
 use crate::support::canary;
-use crate::support::gateway::{Gateway, Plan, cloud};
+use crate::support::gateway::{Gateway, Plan, cloud, local};
 use crate::support::http::{End, Reply};
 use crate::support::rude::{self, Rude};
 use crate::support::upstream::{Step, Upstream};
@@ -356,4 +356,22 @@ async fn streamed_tool_calls_pass_byte_for_byte() {
     let (reply, _, entry) = stream(streams(&text), asked()).await;
     assert_eq!((reply.text(), reply.end), (text, End::Whole));
     assert_eq!(entry["outcome"], "ok");
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_too_long_goes_to_a_larger_window_and_to_no_other() {
+    let error = json!({ "error": { "message": "too long", "type": "exceed_context_size_error", "code": 400 } });
+    let small = Upstream::always(once(json_response(400, &[("connection", "close")], &error))).await;
+    let same = Upstream::always(well()).await;
+    let large = Upstream::always(well()).await;
+    let sized = |name: &str, upstream: &Upstream, context: u32| {
+        local(name, &upstream.base()) + &format!("context = {context}\n")
+    };
+    let text = sized("small", &small, 2048) + &sized("same", &same, 2048) + "\n[policy]\ndefault = \"all-local\"\n";
+    let gateway = Plan::new(&(text + &sized("large", &large, 8192))).start().await;
+    let reply = gateway.chat("auto", false).await;
+    assert_eq!((reply.status, reply.header("x-wattroute-backend")), (200, Some("local/large")), "{reply:?}");
+    assert_eq!((small.requests().len(), same.connections(), large.requests().len()), (1, 0, 1));
+    let entries = gateway.finish().await;
+    assert_eq!((entries.len(), &entries[0]["attempts"], &entries[0]["wasted_joules"]), (1, &json!(2), &json!(0.0)));
 }

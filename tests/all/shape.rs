@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("profile", &["api", "backend", "classify", "energy", "engine", "models", "policy", "tables"]),
     ("signals", &["api", "classify", "policy", "state"]),
     ("state", &["backend", "policy"]),
+    ("sticky", &[]),
     (
         "entry",
         &["api", "backend", "cache", "classify", "energy", "journal", "meter", "policy", "relay", "state", "tee"],

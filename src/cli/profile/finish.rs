@@ -84,13 +84,25 @@ mod tests {
 
     fn answer(text: &str) -> Record {
         let (id, suite) = ("1".to_owned(), "s".to_owned());
-        Record { id, suite, answer: text.to_owned(), correct: Some(false), finish: Some("length".into()), ..Record::default() }
+        Record {
+            id,
+            suite,
+            answer: text.to_owned(),
+            correct: Some(false),
+            finish: Some("length".into()),
+            ..Record::default()
+        }
     }
 
     #[test]
     fn answers_that_were_cut_before_their_letter_are_told_of() {
         assert_eq!(unread(&[answer("The answer is (A).")], &[item()]), Vec::<String>::new());
         let said = unread(&[answer("To find it, we first"), answer("B")], &[item()]);
-        assert!(said.len() == 1 && said[0].starts_with("questions of kind choice: 1 of 2 answers") && said[0].contains("(1 of them"), "{said:?}");
+        assert!(
+            said.len() == 1
+                && said[0].starts_with("questions of kind choice: 1 of 2 answers")
+                && said[0].contains("(1 of them"),
+            "{said:?}"
+        );
     }
 }
