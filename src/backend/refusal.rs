@@ -41,7 +41,10 @@ pub fn is_too_long(answer: &Answer) -> bool {
         return false;
     }
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return false };
-    let says = |key: &str, word: &str| value["error"][key].as_str().is_some_and(|text| text.contains(word));
+    let error = value.get("error");
+    let says = |key: &str, word: &str| {
+        error.and_then(|e| e.get(key)).and_then(Value::as_str).is_some_and(|text| text.contains(word))
+    };
     says("code", "context_length_exceeded")
         || says("type", "exceed_context_size_error")
         || says("message", "maximum context length")
