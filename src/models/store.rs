@@ -1,6 +1,6 @@
 //! The folder of model files: finding, checking, and putting one in place.
 //!
-//! Beside `STEM.gguf` there may be `STEM.part` (a download to go on with), `STEM.lock` (held by who fetches) and `STEM.bad`
+//! Beside `STEM.gguf` (or another ending) there may be `STEM.part` (a download to go on with), `STEM.lock` (held by who fetches) and `STEM.bad`
 //! (a download with the wrong hash, kept to look at and replaced by the next one).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -64,7 +64,7 @@ impl Store {
 
     /// Where a file lies or would lie.
     pub fn path(&self, wanted: &Wanted) -> PathBuf {
-        self.file(wanted, "gguf")
+        self.file(wanted, wanted.ending)
     }
 
     /// The file if it is there; an error if it is there but not what it should be.

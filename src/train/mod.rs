@@ -6,8 +6,16 @@
 //! Seeded: the same data and seed give the same bytes.
 
 pub mod augment;
+pub mod dense;
 pub mod front;
 pub mod head;
+pub mod own;
+pub mod report;
 pub mod run;
+pub mod solver;
 pub mod sparse;
+pub mod topics;
 pub mod verify;
+
+#[cfg(test)]
+mod tests;

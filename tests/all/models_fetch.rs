@@ -23,6 +23,7 @@ fn wanted(sha256: Digest, bytes: Option<u64>) -> Wanted {
     Wanted {
         name: "test-model".into(),
         stem: "test-model".into(),
+        ending: "gguf",
         sha256,
         bytes,
         origin: Origin { package: None, hub: "/o/r/resolve/main/f.gguf".into() },
