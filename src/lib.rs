@@ -16,7 +16,8 @@
 //!
 //! Beside the line, never in it: [`journal`] (a bounded queue to a writer thread), [`learn`] (fed by that writer),
 //! [`meter`] (metrics), health probes, configuration reload. A client that hangs up drops the future: the upstream socket closes or the local decode stops,
-//! the permits return, and the journal entry is still written, because a guard's `Drop` writes it.
+//! the permits return, and the journal entry is still written, because a guard's `Drop` writes it. Away from the gateway
+//! altogether, [`replay`] takes logged queries through the same decisions.
 //!
 //! # Words
 //!
@@ -38,7 +39,7 @@
 //! # Reading order
 //!
 //! [`path`], then [`fault`], [`api`], [`signals`], [`policy`], [`backend`], [`relay`], [`journal`]; then what feeds them:
-//! [`classify`], [`tables`], [`predict`], [`energy`], [`engine`], [`lla`]; then the rim: [`edge`], [`gate`], [`config`],
+//! [`classify`], [`tables`], [`predict`], [`energy`], [`engine`], [`lla`]; then [`replay`]; then the rim: [`edge`], [`gate`], [`config`],
 //! [`app`], [`cli`].
 
 pub mod api;
@@ -69,6 +70,7 @@ pub mod policy;
 pub mod predict;
 pub mod profile;
 pub mod relay;
+pub mod replay;
 pub mod signals;
 pub mod state;
 pub mod sticky;

@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "train")]
 use wattroute::cli::train;
-use wattroute::cli::{ask, check, classify, energy, explain, journal, models, profile, report, serve, tables};
+use wattroute::cli::{ask, check, classify, energy, explain, journal, models, profile, replay, report, serve, tables};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -55,6 +55,8 @@ enum Command {
     Profile(Box<profile::Args>),
     /// Show, check, compare and join intelligence-per-watt tables
     Tables(tables::Args),
+    /// What policies would have done with a log: quality, joules, dollars, with intervals
+    Replay(Box<replay::Args>),
     /// Draw measured tables: a page, JSON and pictures
     Report(report::Args),
     /// What was decided, used and saved
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Energy(args) => energy::run(config, &args),
         Command::Profile(args) => profile::run(config, &args),
         Command::Tables(args) => tables::run(config, &args),
+        Command::Replay(args) => replay::run(config, &args),
         Command::Report(args) => report::run(config, &args),
         Command::Journal(args) => journal::run(config, &args),
     }

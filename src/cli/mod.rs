@@ -9,6 +9,7 @@ pub mod explain;
 pub mod journal;
 pub mod models;
 pub mod profile;
+pub mod replay;
 pub mod report;
 pub mod serve;
 mod sorter;

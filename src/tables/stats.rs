@@ -90,7 +90,7 @@ impl Shrunk {
     /// Shrinks the rows of a table.
     pub fn of<'a>(overall: &Row, rows: impl Iterator<Item = (Domain, &'a Row)> + Clone) -> Self {
         let mu = overall.coverage.clamp(0.0, 1.0);
-        let strength = strength(mu, rows.clone().map(|(_, r)| r));
+        let strength = strength(mu, rows.clone().map(|(_, r)| (r.coverage, f64::from(r.n))));
         let mut counts = [(0.0, 0u32); DOMAINS];
         for (domain, row) in rows {
             if let Some(cell) = counts.get_mut(domain.index()) {
@@ -117,13 +117,14 @@ impl Shrunk {
     }
 }
 
-/// Method of moments: the variance between domains that sampling does not explain.
-fn strength<'a>(mu: f64, rows: impl Iterator<Item = &'a Row>) -> f64 {
+/// Method of moments: the variance between domains that sampling does not explain. `mu` is the overall share; each row is a
+/// domain's share and its queries.
+pub fn strength(mu: f64, rows: impl Iterator<Item = (f64, f64)>) -> f64 {
     let (mut count, mut spread, mut noise) = (0u32, 0.0, 0.0);
-    for row in rows.filter(|r| r.n > 0) {
+    for (share, n) in rows.filter(|(_, n)| *n > 0.0) {
         count += 1;
-        spread += (row.coverage - mu).powi(2);
-        noise += mu * (1.0 - mu) / f64::from(row.n);
+        spread += (share - mu).powi(2);
+        noise += mu * (1.0 - mu) / n;
     }
     if count < 3 {
         return DEFAULT_STRENGTH;

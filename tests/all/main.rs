@@ -26,6 +26,7 @@ mod private;
 mod profile;
 mod real_model;
 mod reload;
+mod replay;
 mod report;
 mod shape;
 mod smuggling;

@@ -27,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("backend", &["api", "engine", "policy", "verify"]),
     ("train", &["classify", "verify"]),
     ("profile", &["api", "backend", "classify", "energy", "engine", "models", "policy", "tables"]),
+    ("replay", &["api", "classify", "energy", "policy", "predict", "tables"]),
     ("signals", &["api", "classify", "policy", "state"]),
     ("state", &["backend", "policy"]),
     ("sticky", &[]),

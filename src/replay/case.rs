@@ -1,0 +1,87 @@
+//! One logged query, ready to be decided again.
+
+/// Folds of a cross-fitted prediction.
+pub const FOLDS: usize = 5;
+
+/// One logged query.
+#[derive(Clone, Debug, Default)]
+pub struct Case {
+    /// Line in the log.
+    pub line: u64,
+    /// Its key.
+    pub id: Box<str>,
+    /// Domain as the log names it; empty where it does not.
+    pub domain: Box<str>,
+    /// Index of the domain, given while the log is read in order.
+    pub domain_index: usize,
+    /// Hash of the prompt's stem (of the id where there is no prompt): folds and resamples keep one stem together.
+    pub stem: u64,
+    /// The prompt, where a predictor asks for text.
+    pub text: Option<Box<str>>,
+    /// Prompt tokens; estimated as characters over four where the log has none.
+    pub input_tokens: f64,
+    /// Seconds since the log's first query.
+    pub arrival_s: Option<f64>,
+    /// What the weak model made of it.
+    pub weak: Arm,
+    /// What the strong model made of it.
+    pub strong: Arm,
+}
+
+/// What one model made of a query.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arm {
+    /// Right or wrong as 1 or 0, or a grade as logged; none where it did not answer.
+    pub ok: Option<f64>,
+    /// Generated tokens.
+    pub output_tokens: Option<f64>,
+    /// US dollars as logged.
+    pub usd: Option<f64>,
+    /// Seconds as logged.
+    pub seconds: Option<f64>,
+}
+
+impl Case {
+    /// Which fold it belongs to: the same for all queries of one stem.
+    pub fn fold(&self) -> usize {
+        (self.stem % FOLDS as u64) as usize
+    }
+}
+
+/// Hash of a prompt's stem: letters in lower case, every run of digits as one 0, nothing else. Queries that differ in their numbers
+/// or spacing alone share it.
+pub fn stem(prompt: &str) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut digits = false;
+    for c in prompt.chars() {
+        let byte = if c.is_ascii_digit() {
+            if digits {
+                continue;
+            }
+            u32::from('0')
+        } else if c.is_ascii_alphabetic() {
+            u32::from(c.to_ascii_lowercase())
+        } else if !c.is_ascii() && c.is_alphanumeric() {
+            u32::from(c)
+        } else {
+            continue;
+        };
+        digits = c.is_ascii_digit();
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    mixed(hash)
+}
+
+/// Hash of a key.
+pub fn hash(text: &str) -> u64 {
+    let step = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
+    mixed(text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+/// SplitMix64's finisher: every bit of the input moves every bit of the output.
+pub fn mixed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,119 @@
+//! The first pass over a log: what each side gets right, by domain and fold, and what the labels are.
+
+use std::collections::HashMap;
+
+use super::case::Case;
+use super::outcome::BadLine;
+use super::outcomes::{self, Columns, Read};
+use super::predictions::Counts;
+use super::run::Request;
+use super::source::{Chunk, Lines};
+
+/// Lines of a batch.
+pub const LINES: usize = 4096;
+/// Labelled queries learned from, at most: a domain's coverage is known to a percent long before.
+const LEARNED: usize = 200_000;
+/// Domains told apart; more are counted as one.
+const DOMAINS: usize = 1024;
+/// Name of what is beyond.
+const OTHER: &str = "(other)";
+
+/// Each line of a batch, read or not.
+pub type Parsed = Vec<Result<Read, BadLine>>;
+
+/// Reads a batch; empty lines are passed over.
+pub fn parse(columns: Columns, chunk: &Chunk) -> Parsed {
+    let lines = chunk.lines().filter(|(_, line)| !line.trim_ascii().is_empty());
+    lines.map(|(n, line)| outcomes::read(n, line, columns).map_err(|why| BadLine { line: n, why })).collect()
+}
+
+/// Names of the log's domains, in the order of their first query.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    /// The names.
+    pub all: Vec<String>,
+    index: HashMap<String, usize>,
+}
+
+impl Names {
+    /// The index of a name.
+    pub fn index(&mut self, name: &str) -> usize {
+        if let Some(index) = self.index.get(name) {
+            return *index;
+        }
+        let name = if self.all.len() < DOMAINS { name } else { OTHER };
+        let next = self.all.len();
+        let index = *self.index.entry(name.to_owned()).or_insert(next);
+        if index == next {
+            self.all.push(name.to_owned());
+        }
+        index
+    }
+}
+
+/// What the first pass tells.
+pub struct Learned {
+    /// Labels by domain and fold.
+    pub counts: Counts,
+    /// A full grade; 1 where labels are right and wrong.
+    pub scale: f64,
+    /// Labels are grades.
+    pub graded: bool,
+    /// The models file states the full grade.
+    pub stated_scale: bool,
+    /// Lengths of answers are characters.
+    pub by_chars: bool,
+}
+
+/// Reads the log's beginning.
+///
+/// # Errors
+/// File and line: nothing in it can be used, or its labels are of two kinds.
+pub fn learn(request: &Request, columns: Columns, stated: Option<f64>, names: &mut Names) -> Result<Learned, String> {
+    let mut lines = Lines::open(&request.file)?;
+    let (mut cases, mut top, mut graded, mut by_chars): (Vec<Case>, f64, usize, bool) = (Vec::new(), 0.0, 0, false);
+    let mut first_bad: Option<BadLine> = None;
+    let mut left = request.limit.unwrap_or(u64::MAX);
+    while let Some(chunk) = lines.chunk(LINES.min(usize::try_from(left).unwrap_or(LINES)))? {
+        left -= chunk.len() as u64;
+        for read in parse(columns, &chunk) {
+            match read {
+                Ok(mut read) => {
+                    read.case.domain_index = names.index(&read.case.domain);
+                    top = top.max(read.top);
+                    graded += usize::from(read.graded);
+                    by_chars |= read.by_chars;
+                    cases.push(Case { id: Box::default(), domain: Box::default(), ..read.case });
+                }
+                Err(bad) => first_bad = first_bad.or(Some(bad)),
+            }
+        }
+        if cases.len() >= LEARNED {
+            break;
+        }
+    }
+    usable(request, cases.len(), graded, first_bad)?;
+    let scale = if graded > 0 { stated.unwrap_or(top).max(f64::MIN_POSITIVE) } else { 1.0 };
+    let mut counts = Counts::default();
+    for case in &cases {
+        if let (Some(w), Some(s)) = (case.weak.ok, case.strong.ok) {
+            counts.add(case, (w / scale).clamp(0.0, 1.0), (s / scale).clamp(0.0, 1.0));
+        }
+    }
+    Ok(Learned { counts, scale, graded: graded > 0, stated_scale: stated.is_some(), by_chars })
+}
+
+fn usable(request: &Request, read: usize, graded: usize, first_bad: Option<BadLine>) -> Result<(), String> {
+    let file = request.file.display();
+    match first_bad {
+        Some(bad) if read == 0 => {
+            Err(format!("{file}:{}: {}; no line of it is a row of an outcome table", bad.line, bad.why))
+        }
+        None if read == 0 => Err(format!("{file}: holds no queries")),
+        _ if graded > 0 && graded < read => Err(format!(
+            "{file}: {} rows have `ok` and {graded} have `score`: one table, one kind of label",
+            read - graded
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,222 @@
+//! The second pass over a log: a reader thread, parsing and simulation on all cores,
+//! and between them everything that needs the log's order. Memory is a few rounds of batches, whatever the log's size.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+
+use rayon::prelude::*;
+
+use super::case::{Case, hash};
+use super::learned::{LINES, Names, Parsed, parse};
+use super::outcome::{BadLine, Log};
+use super::outcomes::Columns;
+use super::partial::Partial;
+use super::queue::Device;
+use super::run::{Request, Watch};
+use super::simulate::{Kept, REFERENCES, Setup, simulate};
+use super::source::{Chunk, Lines};
+
+/// Batches of a round, for each core.
+const ROUND: usize = 3;
+/// Keys remembered to find duplicates; beyond, a second occurrence far from the first is not seen, and that is said.
+pub const REMEMBERED: usize = 4_000_000;
+/// Bad lines shown.
+const SHOWN: usize = 10;
+/// The second pass.
+pub struct Reader<'a> {
+    /// What is asked for.
+    pub request: &'a Request,
+    columns: Columns,
+    /// Domains of the log.
+    pub names: Names,
+    keys: HashSet<u64>,
+    /// More keys than are remembered came by.
+    pub forgot: bool,
+    /// What was read.
+    pub log: Log,
+    first_arrival: Option<f64>,
+    last_arrival: f64,
+    /// Every query has a time of arrival.
+    pub timed: bool,
+    random: fastrand::Rng,
+}
+
+impl<'a> Reader<'a> {
+    /// Ready to read.
+    pub fn new(request: &'a Request, columns: Columns, names: Names) -> Self {
+        Self {
+            request,
+            columns,
+            names,
+            keys: HashSet::new(),
+            forgot: false,
+            log: Log { file: request.file.display().to_string(), format: "outcome table".to_owned(), ..Log::default() },
+            first_arrival: None,
+            last_arrival: 0.0,
+            timed: true,
+            random: fastrand::Rng::with_seed(request.seed),
+        }
+    }
+
+    /// Everything through the policies; the sums, the local device under each route, and whether the log's end was reached.
+    ///
+    /// # Errors
+    /// File and line.
+    pub fn replay(&mut self, setup: &Setup, watch: &Watch) -> Result<(Partial, Vec<Device>, bool), String> {
+        let mut lines = Lines::open(&self.request.file)?;
+        watch.size.store(lines.size, Ordering::Relaxed);
+        let progress = lines.progress();
+        let limit = self.request.limit.unwrap_or(u64::MAX);
+        let round = ROUND * rayon::current_num_threads();
+        let mut partial = Partial::new(REFERENCES + setup.policies.len(), setup.diff.is_some());
+        let mut devices = Vec::new();
+        let mut complete = true;
+        let quit = AtomicBool::new(false);
+        let result = std::thread::scope(|scope| {
+            let (send, receive) = sync_channel::<Result<Vec<Chunk>, String>>(2);
+            let quit = &quit;
+            scope.spawn(move || {
+                let mut left = limit;
+                while !quit.load(Ordering::Relaxed) {
+                    let next = rounds(&mut lines, round, &mut left);
+                    let last = !matches!(&next, Ok(chunks) if !chunks.is_empty());
+                    if send.send(next).is_err() || last {
+                        break;
+                    }
+                }
+            });
+            for chunks in receive {
+                let chunks = chunks.inspect_err(|_| quit.store(true, Ordering::Relaxed))?;
+                if watch.stop.load(Ordering::Relaxed) {
+                    quit.store(true, Ordering::Relaxed);
+                    complete = false;
+                    break;
+                }
+                let done = self.round(setup, &chunks, &mut partial, &mut devices);
+                done.inspect_err(|_| quit.store(true, Ordering::Relaxed))?;
+                watch.lines.store(self.log.lines, Ordering::Relaxed);
+                watch.bytes.store(progress.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+            Ok::<(), String>(())
+        });
+        result?;
+        Ok((partial, devices, complete))
+    }
+
+    fn round(
+        &mut self,
+        setup: &Setup,
+        chunks: &[Chunk],
+        partial: &mut Partial,
+        devices: &mut Vec<Device>,
+    ) -> Result<(), String> {
+        let columns = self.columns;
+        let parsed: Vec<Parsed> = chunks.par_iter().map(|chunk| parse(columns, chunk)).collect();
+        let mut batches = Vec::with_capacity(parsed.len());
+        for rows in parsed {
+            let mut batch = Vec::with_capacity(rows.len());
+            for row in rows {
+                self.log.lines += 1;
+                match row.and_then(|read| self.admit(read.case)) {
+                    Ok(case) => batch.push(case),
+                    Err(bad) => self.bad(bad)?,
+                }
+            }
+            batches.push(batch);
+        }
+        let done: Vec<(Partial, Vec<Option<Kept>>)> = batches.par_iter().map(|batch| simulate(setup, batch)).collect();
+        for ((part, kept), batch) in done.iter().zip(&batches) {
+            partial.merge(part);
+            self.queue(setup, devices, batch, kept);
+        }
+        Ok(())
+    }
+
+    /// What needs the log's order: keys seen before, the clock, the index of the domain.
+    fn admit(&mut self, mut case: Case) -> Result<Case, BadLine> {
+        if self.keys.len() < REMEMBERED {
+            if !self.keys.insert(hash(&case.id)) {
+                self.log.duplicates += 1;
+                return Err(BadLine { line: case.line, why: format!("its id `{}` was seen before", case.id) });
+            }
+        } else {
+            self.forgot = true;
+        }
+        case.domain_index = self.names.index(&case.domain);
+        case.arrival_s = match (case.arrival_s, self.request.rate) {
+            (_, Some(rate)) => {
+                self.last_arrival += -(1.0 - self.random.f64()).ln() / rate;
+                Some(self.last_arrival)
+            }
+            (Some(at), None) => {
+                let since = at - *self.first_arrival.get_or_insert(at);
+                if since < self.last_arrival {
+                    self.log.clock_backwards += 1;
+                    if self.request.strict {
+                        let why = format!("it arrived {:.3} s before an earlier line", self.last_arrival - since);
+                        return Err(BadLine { line: case.line, why });
+                    }
+                }
+                self.last_arrival = self.last_arrival.max(since);
+                Some(self.last_arrival)
+            }
+            (None, None) => {
+                self.timed = false;
+                None
+            }
+        };
+        Ok(case)
+    }
+
+    fn bad(&mut self, bad: BadLine) -> Result<(), String> {
+        if self.request.strict {
+            return Err(format!("{}:{}: {}", self.request.file.display(), bad.line, bad.why));
+        }
+        self.log.bad += 1;
+        if self.log.first_bad.len() < SHOWN {
+            self.log.first_bad.push(bad);
+        }
+        Ok(())
+    }
+
+    fn queue(&self, setup: &Setup, devices: &mut Vec<Device>, batch: &[Case], kept: &[Option<Kept>]) {
+        if !self.timed {
+            devices.clear();
+            return;
+        }
+        if devices.is_empty() {
+            devices.resize_with(REFERENCES + setup.policies.len(), || Device::new(self.request.seats));
+        }
+        for (case, kept) in batch.iter().zip(kept) {
+            let (Some(at), Some(kept)) = (case.arrival_s, kept) else { continue };
+            let (w, s) = (case.weak, case.strong);
+            let local = setup.local.cost(case.input_tokens, w.output_tokens, w.usd, w.seconds).seconds;
+            let cloud = setup.cloud.cost(case.input_tokens, s.output_tokens, s.usd, s.seconds).seconds;
+            let oracle = w.ok >= s.ok;
+            let below = setup.predictions.domain_keeps(case);
+            let policies = (0..setup.policies.len()).map(|i| kept.by(i));
+            for (device, home) in devices.iter_mut().zip([false, true, oracle, below].into_iter().chain(policies)) {
+                match local.filter(|_| home) {
+                    Some(service) => device.home(at, service),
+                    None => device.away(at, if home { None } else { cloud }),
+                }
+            }
+        }
+    }
+}
+
+fn rounds(lines: &mut Lines, chunks: usize, left: &mut u64) -> Result<Vec<Chunk>, String> {
+    let mut out = Vec::new();
+    while out.len() < chunks && *left > 0 {
+        let wanted = LINES.min(usize::try_from(*left).unwrap_or(LINES));
+        match lines.chunk(wanted)? {
+            Some(chunk) => {
+                *left -= chunk.len() as u64;
+                out.push(chunk);
+            }
+            None => break,
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,213 @@
+//! The runner in this process: a reader thread, parsing and simulation on all cores, everything that needs the log's order between
+//! the two. Memory is a few rounds of batches, whatever the log's size.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use super::assemble::{Parts, assemble};
+use super::cost::{self, Stated};
+use super::decide::Known;
+use super::figures::Worth;
+use super::learned::{Learned, Names, learn};
+use super::outcome::Outcome;
+use super::outcomes::{Columns, Models};
+use super::partial::Partial;
+use super::predictions::Predictions;
+use super::reader::{REMEMBERED, Reader};
+use super::simulate::Setup;
+use super::taxonomy::domain_of;
+use crate::clock;
+use crate::policy::Policy;
+
+/// What is asked for.
+pub struct Request {
+    /// The outcome table.
+    pub file: PathBuf,
+    /// Name of the weak model.
+    pub weak: String,
+    /// Name of the strong model.
+    pub strong: String,
+    /// Policies.
+    pub policies: Vec<Arc<Policy>>,
+    /// Two of them to compare query by query.
+    pub diff: Option<(usize, usize)>,
+    /// What the command line states about costs.
+    pub stated: Stated,
+    /// Seed of draws, arrivals and intervals.
+    pub seed: u64,
+    /// A bad line is an error.
+    pub strict: bool,
+    /// Lines to read, at most.
+    pub limit: Option<u64>,
+    /// Queries per second where the log has no arrival times.
+    pub rate: Option<f64>,
+    /// Queries that the local device works on at a time.
+    pub seats: usize,
+}
+
+/// Seen from outside while a replay runs.
+#[derive(Default)]
+pub struct Watch {
+    /// Set to stop: what was read so far is the result.
+    pub stop: AtomicBool,
+    /// Lines replayed.
+    pub lines: AtomicU64,
+    /// Bytes of the file read, of `size`.
+    pub bytes: AtomicU64,
+    /// Bytes of the file.
+    pub size: AtomicU64,
+}
+
+/// Runs a replay.
+///
+/// # Errors
+/// File and line, and what is wrong there; nothing is written.
+pub fn run(request: &Request, watch: &Watch) -> Result<Outcome, String> {
+    let models = Models::beside(&request.file)?;
+    let at = Models::path(&request.file);
+    let find = |name: &str| models.find(name).map_err(|e| format!("{}: {e}", at.display()));
+    let (weak, strong) = (find(&request.weak)?, find(&request.strong)?);
+    if weak == strong {
+        return Err(format!("weak and strong are the same model: {}", request.weak));
+    }
+    let columns = Columns { weak, strong, models: models.models.len(), text: false };
+    let (Some(weak), Some(strong)) = (models.models.get(weak), models.models.get(strong)) else {
+        return Err("the models file changed".to_owned());
+    };
+    let mut names = Names::default();
+    let learned = learn(request, columns, models.score_max, &mut names)?;
+    let local = cost::local(weak, &request.stated)?;
+    let cloud = cost::cloud(strong, &request.stated)?;
+    let setup = Setup {
+        policies: request.policies.clone(),
+        predictions: Predictions::Domain(learned.counts.domains()),
+        local,
+        cloud,
+        weak: format!("local/{}", weak.id).into(),
+        strong: format!("cloud/{}", strong.id).into(),
+        scale: learned.scale,
+        seed: request.seed,
+        diff: request.diff,
+        taxonomy: names.all.iter().map(|name| domain_of(name)).collect(),
+        known: Known::default(),
+    };
+    let mut reader = Reader::new(request, columns, names);
+    reader.log.labels = if learned.graded { "grades" } else { "right or wrong" }.to_owned();
+    let began = clock::now();
+    let (partial, devices, complete) = reader.replay(&setup, watch)?;
+    let mut outcome = begun(&mut reader, &setup, &learned, &models, &partial)?;
+    outcome.log.seconds = began.elapsed().as_secs_f64();
+    (outcome.complete, outcome.weak, outcome.strong) = (complete, weak.id.clone(), strong.id.clone());
+    let parts = Parts {
+        setup: &setup,
+        stated: &request.stated,
+        strong,
+        domains: &reader.names.all,
+        partial: &partial,
+        devices: &devices,
+        seats: request.seats,
+    };
+    assemble(&parts, &mut outcome);
+    outcome.warnings = warnings(&outcome, &request.policies, reader.forgot);
+    Ok(outcome)
+}
+
+/// A result without its policies' figures.
+fn begun(
+    reader: &mut Reader<'_>,
+    setup: &Setup,
+    learned: &Learned,
+    models: &Models,
+    partial: &Partial,
+) -> Result<Outcome, String> {
+    let mut log = std::mem::take(&mut reader.log);
+    log.dataset.clone_from(&models.dataset);
+    log.licence.clone_from(&models.licence);
+    log.replayed = partial.n as u64;
+    log.unlabelled = partial.unlabelled as u64;
+    log.domains = reader.names.all.len();
+    if partial.n < 1.0 {
+        return Err(format!(
+            "{}: no query has labels of both sides ({} lines, {} without, {} bad)",
+            reader.request.file.display(),
+            log.lines,
+            log.unlabelled,
+            log.bad
+        ));
+    }
+    Ok(Outcome {
+        schema: 1,
+        complete: true,
+        log,
+        weak: String::new(),
+        strong: String::new(),
+        predictor: setup.predictions.name(),
+        seed: reader.request.seed,
+        policies: Vec::new(),
+        pareto: Vec::new(),
+        curve: Vec::new(),
+        worth: Worth::default(),
+        diff: None,
+        assumptions: told(reader, setup, learned),
+        warnings: Vec::new(),
+    })
+}
+
+fn warnings(outcome: &Outcome, policies: &[Arc<Policy>], forgot: bool) -> Vec<String> {
+    let mut out = Vec::new();
+    for p in policies.iter().filter(|p| p.verify.is_some()) {
+        out.push(format!("{}: its check of local answers needs their log-probabilities, which this log has not; replayed as if every local answer passed", p.name));
+    }
+    let log = &outcome.log;
+    if !outcome.complete {
+        out.push(format!("stopped after {} lines: every figure is of that part of the log", log.lines));
+    }
+    if log.unlabelled > 0 {
+        out.push(format!("{} queries lack a label of one side and are left out", log.unlabelled));
+    }
+    if log.bad > 0 {
+        out.push(format!("{} lines could not be used and are left out", log.bad));
+    }
+    if log.clock_backwards > 0 {
+        out.push(format!(
+            "{} queries arrived before an earlier line; they are taken to arrive with it",
+            log.clock_backwards
+        ));
+    }
+    if forgot {
+        out.push(format!("keys beyond the first {REMEMBERED} were not checked for duplicates"));
+    }
+    for p in outcome.policies.iter().filter(|p| p.load.as_ref().is_some_and(|l| l.overloaded)) {
+        out.push(format!("{}: the local device is overloaded, waits grow as long as the log does", p.name));
+    }
+    if outcome.policies.iter().all(|p| p.energy_n == 0) {
+        out.push("joules are null: the log tells no lengths of the answers, or a side's energy is unknown".to_owned());
+    } else if outcome.policies.iter().any(|p| p.energy_n < p.n) {
+        out.push("joules are of the queries whose joules are known on both sides (`energy_n`)".to_owned());
+    }
+    out
+}
+
+fn told(reader: &Reader<'_>, setup: &Setup, learned: &Learned) -> Vec<String> {
+    let mut out = vec![format!(
+        "predictions: coverage of the log's domains, both sides, shrunk, {} labelled queries, five folds by the prompt's stem: no query sees its own label",
+        learned.counts.n()
+    )];
+    if learned.graded {
+        let how = if learned.stated_scale { "stated in the models file" } else { "the largest that any model got" };
+        out.push(format!("grades are divided by {} ({how}); accuracy is the mean grade", learned.scale));
+    }
+    if learned.by_chars {
+        out.push("tokens: characters of the answer over 4; hidden reasoning is not in them".to_owned());
+    }
+    out.extend(setup.local.notes.iter().chain(&setup.cloud.notes).cloned());
+    match reader.request.rate {
+        Some(rate) => {
+            out.push(format!("arrivals: made up, Poisson at {rate} per second, seed {}", reader.request.seed))
+        }
+        None if reader.timed => out.push("arrivals: as logged".to_owned()),
+        None => out.push("arrivals: the log has none, so no waiting is computed; --rate makes some up".to_owned()),
+    }
+    out
+}

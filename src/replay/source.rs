@@ -1,0 +1,152 @@
+//! Log files as batches of whole lines: plain, gzip or zstd, told by their first bytes.
+//!
+//! Invariant: what is read is bounded by the batch, never by the file. A file that ends in the middle of its compression is
+//! an error with the line it was reached in, not a shorter log.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+
+/// Longest line that is read, bytes: one query with its whole conversation.
+const LINE_BYTES: usize = 64 << 20;
+/// Read from the file at a time, bytes.
+const READ_BYTES: usize = 256 << 10;
+
+/// Whole lines of a file, without their ends.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// Number of the first line, from 1.
+    pub first: u64,
+    text: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Chunk {
+    /// Lines.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// No lines.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Each line with its number.
+    pub fn lines(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let each = starts.zip(self.ends.iter().copied()).zip(self.first..);
+        each.map(|((from, to), n)| (n, trimmed(self.text.get(from..to).unwrap_or_default())))
+    }
+}
+
+fn trimmed(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// A log being read.
+pub struct Lines {
+    reader: Box<dyn BufRead + Send>,
+    file: String,
+    packed: Option<&'static str>,
+    next: u64,
+    read: Arc<AtomicU64>,
+    /// Bytes of the file as it lies on the disk.
+    pub size: u64,
+}
+
+/// Counts what passes.
+struct Counted<R> {
+    inner: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.read.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+impl Lines {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or its first bytes are of a packing that is not read here.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let file = path.display().to_string();
+        let opened = File::open(path).map_err(|e| format!("{file}: {e}"))?;
+        let about = opened.metadata().map_err(|e| format!("{file}: {e}"))?;
+        if about.is_dir() {
+            return Err(format!("{file}: is a folder, not a log"));
+        }
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Counted { inner: opened, read: Arc::clone(&read) };
+        let mut raw = BufReader::with_capacity(READ_BYTES, counted);
+        let head = raw.fill_buf().map_err(|e| format!("{file}: {e}"))?;
+        let (reader, packed): (Box<dyn BufRead + Send>, _) = match head {
+            [0x1f, 0x8b, ..] => {
+                (Box::new(BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(raw))), Some("gzip"))
+            }
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+                let zstd = ruzstd::decoding::StreamingDecoder::new(raw).map_err(|e| format!("{file}: zstd: {e}"))?;
+                (Box::new(BufReader::with_capacity(READ_BYTES, zstd)), Some("zstd"))
+            }
+            [b'P', b'A', b'R', b'1', ..] => {
+                return Err(format!("{file}: is Parquet, which is not read here; export it as JSONL or CSV"));
+            }
+            [b'B', b'Z', b'h', ..] => return Err(format!("{file}: is bzip2; gzip, zstd and plain text are read")),
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+                return Err(format!("{file}: is xz; gzip, zstd and plain text are read"));
+            }
+            _ => (Box::new(raw), None),
+        };
+        Ok(Self { reader, file, packed, next: 1, read, size: about.len() })
+    }
+
+    /// Bytes of the file read so far, to be watched from elsewhere.
+    pub fn progress(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.read)
+    }
+
+    /// The next lines: at most `lines` of them, and no more than some megabytes. None at the end.
+    ///
+    /// # Errors
+    /// File and line where the packing is broken or cut off, or where a line does not end.
+    pub fn chunk(&mut self, lines: usize) -> Result<Option<Chunk>, String> {
+        let mut chunk = Chunk { first: self.next, ..Chunk::default() };
+        while chunk.ends.len() < lines && chunk.text.len() < 4 << 20 {
+            let before = chunk.text.len();
+            let mut bounded = (&mut self.reader).take(LINE_BYTES as u64);
+            let read = bounded.read_until(b'\n', &mut chunk.text);
+            match read {
+                Ok(0) => break,
+                Ok(n) if n >= LINE_BYTES => {
+                    return Err(format!("{}:{}: a line of more than {} MiB", self.file, self.next, LINE_BYTES >> 20));
+                }
+                Ok(_) => {}
+                Err(e) => return Err(self.broken(&e)),
+            }
+            if chunk.text.len() > before {
+                chunk.ends.push(chunk.text.len());
+                self.next += 1;
+            }
+        }
+        Ok((!chunk.is_empty()).then_some(chunk))
+    }
+
+    fn broken(&self, e: &std::io::Error) -> String {
+        let what = match (self.packed, e.kind()) {
+            (Some(packed), std::io::ErrorKind::UnexpectedEof) => format!("the {packed} data ends early: {e}"),
+            (Some(packed), _) => format!("the {packed} data is damaged: {e}"),
+            (None, _) => e.to_string(),
+        };
+        format!("{}:{}: {what}; nothing was written", self.file, self.next)
+    }
+}
