@@ -176,6 +176,10 @@ impl Backend {
         if let Some(kv) = self.kv() {
             meter::kv(&self.config.name, [kv.bound, kv.promised, kv.kept], kv.reused_tokens);
         }
+        let learned = &self.outlook.factors;
+        let factors =
+            [("joules", learned.joules()), ("first_token", learned.first()), ("per_output_token", learned.rest())];
+        meter::learned(&self.config.name, factors);
         let phase = match &self.answering {
             Answering::Http(http) => http.phase(),
             Answering::Embedded(_) | Answering::Off(_) => Phase::Closed,

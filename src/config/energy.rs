@@ -29,8 +29,7 @@ impl Learn {
 
 /// Checks `[energy]`.
 pub fn checked(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Energy> {
-    // Low, mid and high joules: a provider under heavy load, the middle of the measured curves, a lightly loaded one.
-    let batch = triple(raw.batch.as_deref().unwrap_or(&[256.0, 64.0, 16.0]));
+    let batch = triple(raw.batch.as_deref().unwrap_or(&Energy::ASSUMED.batch.map(f64::from)));
     let batch = batch.filter(|[a, b, c]| {
         a >= b && b >= c && *c >= 1.0 && *a <= 65_536.0 && [a, b, c].iter().all(|x| x.fract() == 0.0)
     });
@@ -39,7 +38,7 @@ pub fn checked(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> O
     });
     let batch = problems.keep("energy.batch", batch);
     // The best published fleets, a large provider's average, an ordinary data centre.
-    let pue = triple(raw.pue.as_deref().unwrap_or(&[1.1, 1.2, 1.4]))
+    let pue = triple(raw.pue.as_deref().unwrap_or(&Energy::ASSUMED.pue))
         .filter(|[a, b, c]| 1.0 <= *a && a <= b && b <= c && *c <= 3.0);
     let pue = problems.keep(
         "energy.pue",

@@ -16,10 +16,22 @@ const JOULES_PER_KWH: f64 = 3.6e6;
 const HOURS: [f64; 2] = [0.6, 1.4];
 /// The shipped places.
 const CSV: &str = include_str!("../../eval/data/energy/grid.csv");
+/// Cloud regions that their provider publishes no intensity of, and the country whose mean stands for them.
+const REGIONS: &str = include_str!("../../eval/data/energy/regions.csv");
+/// Who names regions.
+const PROVIDERS: [&str; 3] = ["gcp:", "aws:", "azure:"];
 
 static GRIDS: LazyLock<BTreeMap<String, Row>> = LazyLock::new(|| {
     let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(CSV.as_bytes());
-    reader.deserialize::<Row>().filter_map(Result::ok).map(|row| (row.place.to_lowercase(), row)).collect()
+    let mut grids: BTreeMap<String, Row> =
+        reader.deserialize::<Row>().filter_map(Result::ok).map(|row| (row.place.to_lowercase(), row)).collect();
+    let mut reader = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(REGIONS.as_bytes());
+    for region in reader.deserialize::<Region>().filter_map(Result::ok) {
+        let Some(country) = grids.get(&region.country.to_lowercase()).cloned() else { continue };
+        let name = format!("{}, mean of {}", region.name, country.name);
+        grids.insert(region.place.clone(), Row { place: region.place, name, ..country });
+    }
+    grids
 });
 
 #[derive(Clone, Debug, Deserialize)]
@@ -29,6 +41,13 @@ struct Row {
     grams_per_kwh: f64,
     year: u16,
     source: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Region {
+    place: String,
+    name: String,
+    country: String,
 }
 
 /// A place's grid, g CO2e per kWh.
@@ -57,7 +76,8 @@ pub struct Grams {
     pub high: f64,
 }
 
-/// The grid of a country (`DEU`, `Germany`), of a cloud region (`gcp:europe-west4`, `europe-west4`), or a number of g CO2e per kWh.
+/// The grid of a country (`DEU`, `Germany`), of a cloud region (`gcp:europe-west4`, `europe-west4`, `aws:eu-west-1`, `azure:westeurope`),
+/// or a number of g CO2e per kWh. Regions of AWS and Azure count as their country's mean, and the place says so.
 ///
 /// # Errors
 /// A place that is not known, with the nearest one that is.
@@ -77,11 +97,12 @@ pub fn find(place: &str) -> Result<Grid, String> {
     }
     let row = GRIDS
         .get(&wanted)
-        .or_else(|| GRIDS.get(&format!("gcp:{wanted}")))
+        .or_else(|| PROVIDERS.iter().find_map(|provider| GRIDS.get(&format!("{provider}{wanted}"))))
         .or_else(|| GRIDS.values().find(|row| row.name.to_lowercase() == wanted));
     let Some(row) = row else {
         let names: Vec<String> = GRIDS.values().map(|row| row.name.to_lowercase()).collect();
-        let known = GRIDS.keys().chain(&names).map(|n| n.strip_prefix("gcp:").unwrap_or(n));
+        let bare = |name| PROVIDERS.iter().find_map(|p| str::strip_prefix(name, p)).unwrap_or(name);
+        let known = GRIDS.keys().chain(&names).map(|n| bare(n.as_str()));
         let near = did_you_mean(&wanted, known).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
         return Err(format!("no such country, cloud region or number of g CO2e per kWh{near}"));
     };
@@ -126,20 +147,27 @@ mod tests {
 
     #[test]
     fn places_are_found_by_code_name_region_or_number() {
-        for (text, mid) in
-            [("DEU", 381.0), ("germany", 381.0), ("gcp:europe-west4", 208.8), ("europe-west9", 16.3), ("412", 412.0)]
-        {
+        for (text, mid) in [
+            ("DEU", 381.0),
+            ("germany", 381.0),
+            ("gcp:europe-west4", 208.8),
+            ("europe-west9", 16.3),
+            ("412", 412.0),
+            ("aws:eu-central-1", 381.0),
+            ("germanynorth", 381.0),
+        ] {
             let grid = find(text).unwrap();
             assert!((grid.mid - mid).abs() < 0.2 && grid.low <= grid.mid && grid.mid <= grid.high, "{text}: {grid:?}");
         }
         assert!(find("DEU").unwrap().derivation().contains("Our World in Data, 2023"));
+        assert_eq!(find("eu-central-1").unwrap().place, "aws:eu-central-1 (Frankfurt, mean of Germany)");
         assert!(find("europe-wset4").unwrap_err().contains("did you mean"));
         assert!(find("Atlantis").is_err() && find("-3").is_err() && find("").is_err());
     }
 
     #[test]
     fn every_row_is_read_and_plausible() {
-        let rows = CSV.lines().filter(|l| !l.starts_with('#')).count() - 1;
+        let rows = CSV.lines().chain(REGIONS.lines()).filter(|l| !l.starts_with('#')).count() - 2;
         assert_eq!(GRIDS.len(), rows);
         assert!(GRIDS.values().all(|r| (0.0..1500.0).contains(&r.grams_per_kwh) && (2000..2030).contains(&r.year)));
     }

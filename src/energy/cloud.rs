@@ -188,15 +188,7 @@ fn at<T: Copy + Default>(three: &[T; 3], i: usize) -> T {
 mod tests {
     use super::*;
 
-    const ASSUMED: Energy = Energy {
-        batch: [256, 64, 16],
-        pue: [1.1, 1.2, 1.4],
-        cpu_tdp_w: None,
-        region: None,
-        wall: None,
-        sysfs: std::path::PathBuf::new(),
-        read_meters: false,
-    };
+    const ASSUMED: Energy = Energy::ASSUMED;
 
     #[test]
     fn the_formula_gives_the_stated_examples() {

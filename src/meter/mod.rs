@@ -176,6 +176,15 @@ pub fn kv(backend: &Arc<str>, bytes: [usize; 3], reused: u64) {
     }
 }
 
+/// What a backend's own traffic taught, as factors on its table.
+pub fn learned(backend: &Arc<str>, factors: [(&'static str, f64); 3]) {
+    if let Some(meter) = METER.get() {
+        for (figure, factor) in factors {
+            gauge(&meter.recorder, names::LEARNED, &[("backend", &**backend), ("figure", figure)]).set(factor);
+        }
+    }
+}
+
 impl Meter {
     fn new() -> Self {
         let recorder = registry::recorder();

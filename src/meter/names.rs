@@ -110,6 +110,11 @@ pub const REUSED: Name = counter(
     "wattroute_reused_tokens_total",
     "Prompt tokens whose keys and values an embedded model had kept, by backend.",
 );
+/// Learned factors.
+pub const LEARNED: Name = gauge(
+    "wattroute_learned_factor",
+    "What a backend's own traffic taught, as a factor on its table, by backend and figure (joules, first_token, per_output_token).",
+);
 /// In flight.
 pub const IN_FLIGHT: Name = gauge("wattroute_in_flight", "Requests in flight.");
 /// Connections.
@@ -152,6 +157,7 @@ pub const ALL: &[Name] = &[
     QUEUE,
     KV,
     REUSED,
+    LEARNED,
     IN_FLIGHT,
     CONNECTIONS,
     CACHE,

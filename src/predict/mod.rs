@@ -343,17 +343,8 @@ mod tests {
         assert!(j.low < j.mid && j.mid < j.high);
         let mut cloud = outlook("gpt-4o-mini", Place::Cloud);
         assert_eq!(cloud.joules(&Posterior::none(), 10.0, 10.0), Joules::UNKNOWN);
-        let assumed = Energy {
-            batch: [256, 64, 16],
-            pue: [1.1, 1.2, 1.4],
-            cpu_tdp_w: None,
-            region: None,
-            wall: None,
-            sysfs: std::path::PathBuf::new(),
-            read_meters: false,
-        };
         let stated = EnergyModel::Parameters { active: (8.0, 28.0), total: (8.0, 28.0) };
-        cloud.cloud = Model::new(&stated, &assumed).unwrap();
+        cloud.cloud = Model::new(&stated, &Energy::ASSUMED).unwrap();
         let (short, long) =
             (cloud.joules(&Posterior::none(), 10.0, 10.0), cloud.joules(&Posterior::none(), 10.0, 20.0));
         assert!(short.mid < long.mid && short.basis == Basis::Modelled);

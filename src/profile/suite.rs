@@ -90,11 +90,11 @@ impl Question {
     /// Tokens the answer may take.
     pub fn max_tokens(&self) -> u32 {
         match self.kind {
-            Kind::Choice => 16,
+            Kind::Choice => 128,
             Kind::Short => 32,
             Kind::Literal => 192,
-            Kind::Number => 256,
-            Kind::Rules | Kind::Pair => 512,
+            // At 256, 23 of 33 answers of a 1.5B model to gsm8k were cut before their number.
+            Kind::Number | Kind::Rules | Kind::Pair => 512,
         }
     }
 

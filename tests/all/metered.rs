@@ -39,6 +39,27 @@ async fn an_answer_of_this_machine_is_charged_what_the_counter_counted() {
 }
 
 #[tokio::test]
+async fn what_the_counter_counts_teaches_the_gateway_its_own_joules() {
+    let near = Upstream::always(slow()).await;
+    let counter = Counter::start();
+    let text =
+        local("near", &near.base()).replace("\nmodel =", "\ntable = \"smollm2-135m\"\nmodel =") + &counter.config();
+    let gateway = Plan::new(&text).set("learning", "on").start().await;
+    let factor = || gateway.app().state.load().backends[0].outlook.factors.joules();
+    assert!((factor() - 1.0).abs() < 1e-12);
+    for _ in 0..4 {
+        assert_eq!(gateway.chat("local/near", true).await.status, 200);
+    }
+    assert!(gateway.app().journal.flush().await);
+    // A hundred watts for half a second are far more than the table's joules for a few tokens of a small model.
+    let learned = factor();
+    assert!(learned > 1.05, "{learned}");
+    let said = gateway.metrics().await;
+    assert!(said.contains("wattroute_learned_factor{backend=\"local/near\",figure=\"joules\"}"), "{said}");
+    assert_eq!(gateway.finish().await.len(), 4);
+}
+
+#[tokio::test]
 async fn a_gateway_told_not_to_read_meters_keeps_to_its_tables() {
     let near = Upstream::always(slow()).await;
     let counter = Counter::start();
