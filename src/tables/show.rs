@@ -57,9 +57,9 @@ fn head(out: &mut String, table: &Table) {
     let _ = writeln!(
         out,
         "J/input token {}{}, J/output token {}{}{method}{unsure}",
-        or_dash(t.joules_per_input_token),
+        maybe(t.joules_per_input_token),
         ends(t.input_interval),
-        or_dash(t.joules_per_output_token),
+        maybe(t.joules_per_output_token),
         ends(t.output_interval),
     );
     if let Some(why) = &t.refused {
@@ -68,10 +68,10 @@ fn head(out: &mut String, table: &Table) {
     let _ = writeln!(
         out,
         "W {}, first token {} s, reads {} tokens/s, writes {} tokens/s",
-        or_dash(t.watts),
-        or_dash(t.ttft_s),
-        or_dash(t.input_tokens_per_s),
-        or_dash(t.output_tokens_per_s)
+        maybe(t.watts),
+        maybe(t.ttft_s),
+        maybe(t.input_tokens_per_s),
+        maybe(t.output_tokens_per_s)
     );
     let row = &table.overall;
     let phases = [("J before", row.prefill_joules), ("J after the first token", row.decode_joules)];
@@ -112,8 +112,8 @@ fn line(out: &mut String, name: &str, row: &Row, shrunk: Option<f64>) {
         row.n,
         format!("{:.3} ({:.3} {:.3})", row.coverage, row.coverage_low, row.coverage_high),
         shrunk.map_or_else(|| "-".to_owned(), |s| format!("{s:.3}")),
-        or_dash(row.joules_per_correct),
-        or_dash(row.watts),
+        maybe(row.joules_per_correct),
+        maybe(row.watts),
         first.unwrap_or_else(|| "-".to_owned()),
     );
 }
@@ -136,10 +136,10 @@ fn levels(out: &mut String, table: &Table) {
             out,
             "{streams:>10} {:>6} {joules:>18} {:>15} {:>9} {:>9} {:>11}",
             l.n,
-            or_dash(l.joules_per_output_token),
-            or_dash(l.seconds_per_query),
-            or_dash(l.output_tokens_per_s),
-            or_dash(l.ttft_p50_s)
+            maybe(l.joules_per_output_token),
+            maybe(l.seconds_per_query),
+            maybe(l.output_tokens_per_s),
+            maybe(l.ttft_p50_s)
         );
     }
 }
@@ -172,7 +172,7 @@ pub fn comparison(diff: &Diff) -> String {
             if n1 == n2 { n1.to_string() } else { format!("{n1} {n2}") },
             format!("{c1:.3} {c2:.3}"),
             told(l.quality, l.difference.is_some()),
-            format!("{} {}", or_dash(j1), or_dash(j2)),
+            format!("{} {}", maybe(j1), maybe(j2)),
             told(l.energy, l.ratio.is_some()),
         );
     }
@@ -189,7 +189,8 @@ fn ends(interval: Option<[f64; 2]>) -> String {
     interval.map(|[a, b]| format!(" ({} {})", figure(a), figure(b))).unwrap_or_default()
 }
 
-fn or_dash(x: Option<f64>) -> String {
+/// A figure, or a dash where it is unknown.
+pub fn maybe(x: Option<f64>) -> String {
     x.map_or_else(|| "-".to_owned(), figure)
 }
 

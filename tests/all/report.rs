@@ -6,16 +6,6 @@ use wattroute::profile::record::{File, Joules, Logprobs, Record, Run};
 use wattroute::profile::report::{Report, Subject};
 use wattroute::profile::table::of_file;
 
-const ASSUMED: fn() -> Energy = || Energy {
-    batch: [256, 64, 16],
-    pue: [1.1, 1.2, 1.4],
-    cpu_tdp_w: None,
-    region: None,
-    wall: None,
-    sysfs: std::path::PathBuf::new(),
-    read_meters: false,
-};
-
 fn answers(n: u32, scale: f64) -> File {
     let answer = |i: u32| {
         let (tokens_in, tokens_out) = (30 + i * 37 % 200, 4 + i * 53 % 90);
@@ -63,7 +53,7 @@ fn a_report_has_every_picture_and_needs_nothing_else() {
     let report = Report::new(
         vec![subject("small <one>", 1.0), subject("large", 30.0)],
         CLOUD,
-        &ASSUMED(),
+        &Energy::ASSUMED,
         "2026-01-01".to_owned(),
     )
     .unwrap();
@@ -105,11 +95,12 @@ fn what_cannot_be_drawn_is_said_and_never_invented() {
         (row.joules_per_query, row.ipj, row.ipw, row.joules_interval) = (None, None, None, None);
     }
     let report =
-        Report::new(vec![Subject::new("x".to_owned(), table, None)], CLOUD, &ASSUMED(), "2026-01-01".to_owned())
+        Report::new(vec![Subject::new("x".to_owned(), table, None)], CLOUD, &Energy::ASSUMED, "2026-01-01".to_owned())
             .unwrap();
     assert_eq!(report.missing.len(), 4, "{:?}", report.missing);
     assert!(report.html().contains("not known") && report.routers.is_empty());
-    assert!(Report::new(Vec::new(), CLOUD, &ASSUMED(), String::new()).is_err());
-    let unknown = Report::new(vec![subject("x", 1.0)], "qwen3-235b-a22b-instruct-2508", &ASSUMED(), String::new());
+    assert!(Report::new(Vec::new(), CLOUD, &Energy::ASSUMED, String::new()).is_err());
+    let unknown =
+        Report::new(vec![subject("x", 1.0)], "qwen3-235b-a22b-instruct-2508", &Energy::ASSUMED, String::new());
     assert!(unknown.err().unwrap().contains("did you mean"));
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::axis::{Scale, frame, label, legend};
-use super::scene::{Anchor, Ink, Scene};
 use super::subject::Subject;
 use crate::classify::domain::Domain;
+use crate::picture::axis::{Scale, frame, label, legend};
+use crate::picture::names::name_point;
+use crate::picture::scene::{Anchor, Ink, Scene};
 use crate::tables::Row;
 use crate::tables::sample::count;
 
@@ -180,23 +181,4 @@ pub fn pareto(subjects: &[Subject]) -> Option<Scene> {
         name_point(&mut scene, at, text, &mut taken);
     }
     Some(scene)
-}
-
-/// Writes a name where no other one is: above or below its point, to the right or to the left.
-fn name_point(scene: &mut Scene, (px, py): (f64, f64), text: String, taken: &mut Vec<[f64; 4]>) {
-    let wide = 7.0 * count(text.chars().count());
-    let places = [-9.0, 20.0, -26.0, 37.0].into_iter().flat_map(|dy| [(11.0, dy), (-11.0, dy)]);
-    let boxed = |(dx, dy): (f64, f64)| {
-        let left = if dx > 0.0 { px + dx } else { px + dx - wide };
-        [left, py + dy - 12.0, left + wide, py + dy + 3.0]
-    };
-    let free = |place: &(f64, f64)| {
-        let [l, t, r, b] = boxed(*place);
-        let inside = l > 84.0 && r < WIDTH - 4.0 && t > 4.0;
-        inside && taken.iter().all(|[l2, t2, r2, b2]| r < *l2 || l > *r2 || b < *t2 || t > *b2)
-    };
-    let (dx, dy) = places.clone().find(free).unwrap_or((11.0, -9.0));
-    taken.push(boxed((dx, dy)));
-    let anchor = if dx > 0.0 { Anchor::Start } else { Anchor::End };
-    scene.text((px + dx, py + dy), text, Ink::Text, anchor);
 }

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::axis::{Scale, frame, legend};
 use super::charts::{WIDTH, names};
-use super::scene::{Anchor, Ink, Scene};
 use super::subject::Subject;
 use crate::config::checked::{Energy, EnergyModel};
 use crate::energy::cloud::Model;
+use crate::picture::axis::{Scale, frame, legend};
+use crate::picture::scene::{Anchor, Ink, Scene};
 use crate::tables::sample::{count, mean};
 
 /// Points drawn of one subject; more would only make the page heavy.

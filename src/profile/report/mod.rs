@@ -2,14 +2,10 @@
 //!
 //! Everything but [`Report::write`] is pure. A chart whose figures are missing is left out, and the report says why.
 
-mod axis;
 mod charts;
 mod lines;
 mod page;
-mod raster;
-mod scene;
 mod subject;
-mod svg;
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +13,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::lines::Saving;
-use self::scene::{Anchor, Ink, Scene};
 pub use self::subject::Subject;
 use crate::config::checked::Energy;
+use crate::picture::raster;
+use crate::picture::scene::{Anchor, Ink, Scene};
 use crate::tables::routing::{Outcome, Router};
 
 /// Batch of the cloud's server that the routers are counted with.

@@ -2,21 +2,19 @@
 
 use std::fmt::Write;
 
-use super::scene::Scene;
+use super::Report;
 use super::subject::Subject;
-use super::svg::{escaped, svg};
-use super::{Chart, Report};
+use crate::picture::page::{begin, end, row as cells, section};
+use crate::picture::svg::escaped;
 use crate::tables::Row;
-use crate::tables::show::figure;
-
-const STYLE: &str = include_str!("page.css");
+use crate::tables::show::{figure, maybe};
 
 /// The whole page.
 pub fn html(report: &Report) -> String {
-    let mut out = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><title>Intelligence per watt</title><style>{STYLE}</style></head><body><main>\
-         <h1>Intelligence per watt</h1><p class=\"lede\">What {} answered right, and at what energy. \
+    let mut out = begin("Intelligence per watt");
+    let _ = write!(
+        out,
+        "<p class=\"lede\">What {} answered right, and at what energy. \
          Figures with an interval are at 95 % and speak of the spread of the questions; what a meter may be wrong by stands beside its basis. \
          Made {} by wattroute {}.</p>",
         if report.subjects.len() == 1 { "one model".to_owned() } else { format!("{} models", report.subjects.len()) },
@@ -25,7 +23,7 @@ pub fn html(report: &Report) -> String {
     );
     summary(&mut out, &report.subjects);
     for chart in &report.charts {
-        section(&mut out, chart);
+        section(&mut out, &chart.title, &chart.lede, &chart.scene);
     }
     for missing in &report.missing {
         let _ = write!(out, "<p class=\"missing\">{}</p>", escaped(missing));
@@ -34,26 +32,7 @@ pub fn html(report: &Report) -> String {
     for subject in &report.subjects {
         details(&mut out, subject);
     }
-    out + "</main></body></html>\n"
-}
-
-fn section(out: &mut String, Chart { title, lede, scene, .. }: &Chart) {
-    let scene: &Scene = scene;
-    let _ = write!(
-        out,
-        "<section><h2>{}</h2><p>{}</p><figure>{}</figure></section>",
-        escaped(title),
-        escaped(lede),
-        svg(scene, title)
-    );
-}
-
-fn cells<const N: usize>(out: &mut String, tag: &str, texts: [String; N]) {
-    out.push_str("<tr>");
-    for text in texts {
-        let _ = write!(out, "<{tag}>{}</{tag}>", escaped(&text));
-    }
-    out.push_str("</tr>");
+    end(out)
 }
 
 fn summary(out: &mut String, subjects: &[Subject]) {
@@ -96,10 +75,10 @@ fn summary(out: &mut String, subjects: &[Subject]) {
                 ends(r.ipj, r.ipj_interval),
                 ends(r.ipw, r.ipw_interval),
                 ends(r.joules_per_query, r.joules_interval),
-                or_dash(r.joules_per_correct),
-                or_dash(r.watts.or(t.tokens.watts)),
-                or_dash(r.ttft_p50_s.or(t.tokens.ttft_s)),
-                or_dash(t.tokens.output_tokens_per_s),
+                maybe(r.joules_per_correct),
+                maybe(r.watts.or(t.tokens.watts)),
+                maybe(r.ttft_p50_s.or(t.tokens.ttft_s)),
+                maybe(t.tokens.output_tokens_per_s),
             ],
         );
     }
@@ -183,14 +162,10 @@ fn domain(out: &mut String, name: &str, row: &Row) {
             format!("{:.3} ({:.3}–{:.3})", row.coverage, row.coverage_low, row.coverage_high),
             row.shrunk.map_or_else(|| "–".to_owned(), |x| format!("{x:.3}")),
             row.gain.map_or_else(|| "–".to_owned(), |x| format!("{x:+.3}")),
-            or_dash(row.ipj),
-            or_dash(row.joules_per_query),
-            or_dash(row.joules_per_correct),
-            or_dash(row.output_tokens),
+            maybe(row.ipj),
+            maybe(row.joules_per_query),
+            maybe(row.joules_per_correct),
+            maybe(row.output_tokens),
         ],
     );
-}
-
-fn or_dash(x: Option<f64>) -> String {
-    x.map_or_else(|| "–".to_owned(), figure)
 }
