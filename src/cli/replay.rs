@@ -1,18 +1,20 @@
 //! `wattroute replay`: what policies would have done with a log.
 
 mod bar;
+pub mod costs;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use self::bar::Shown;
+use self::costs::Costs;
 use super::say;
-use crate::config::checked::{Energy, EnergyModel, Price};
 use crate::policy::{self, Policy};
-use crate::replay::cost::Stated;
 use crate::replay::outcome::Outcome;
+use crate::replay::page::{self, texts};
 use crate::replay::run::{self, Request, Watch};
 use crate::replay::show;
 
@@ -25,6 +27,7 @@ const DEFAULTS: [&str; 7] = ["balanced", "all-local", "all-cloud", "coverage-thr
   wattroute replay --outcomes eval/data/routing/mmlu_pro.jsonl.gz --weak Llama-3.1-8B-Instruct --strong gemini-1.5-pro
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --policy balanced --policy my.toml --diff balanced my
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --rate 2 --seats 4 --json --out result.json
+  wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --html page.html --with-text
 
 An outcome table is NAME.jsonl.gz, one query a line with arrays `ok` (or `score`), `out_chars`, `cost_usd`, `latency_ms`, one entry
 per model, and NAME.models.json beside it with `models`: the order of those arrays. Exit codes: 0 done, 1 failed, 2 usage.")]
@@ -50,6 +53,12 @@ pub struct Args {
     /// Write the JSON document to a file, whole or not at all
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Write a page with charts that needs nothing else
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+    /// Show the beginnings of prompts beside the worst mistakes of the page
+    #[arg(long, requires = "html")]
+    with_text: bool,
     /// Seed of intervals, draws and made-up arrivals
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -59,33 +68,8 @@ pub struct Args {
     /// Lines to read, at most
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Batch of the cloud's server for low, mid and high joules
-    #[arg(long, num_args = 3, value_names = ["LOW", "MID", "HIGH"], default_values_t = [256, 64, 16])]
-    batch: Vec<u32>,
-    /// Power usage effectiveness of the cloud for low, mid and high joules
-    #[arg(long, num_args = 3, value_names = ["LOW", "MID", "HIGH"], default_values_t = [1.1, 1.2, 1.4])]
-    pue: Vec<f64>,
-    /// Joules per output token of the local device
-    #[arg(long, value_name = "J")]
-    local_joules_per_token: Option<f64>,
-    /// Output tokens per second of the local device
-    #[arg(long, value_name = "N")]
-    local_tokens_per_s: Option<f64>,
-    /// Billions of parameters of the cloud model: ACTIVE, LOW:HIGH or LOW:HIGH/TOTAL; `unknown` for null joules; or a measured model's name
-    #[arg(long, value_name = "SIZE|NAME")]
-    cloud_params: Option<String>,
-    /// US dollars per million prompt and answer tokens of the cloud model
-    #[arg(long, num_args = 2, value_names = ["IN", "OUT"])]
-    cloud_usd: Option<Vec<f64>>,
-    /// US dollars per kWh of the local device
-    #[arg(long, value_name = "USD", default_value_t = 0.30)]
-    electricity: f64,
-    /// Country or number of g CO2e per kWh of the local device
-    #[arg(long, value_name = "PLACE")]
-    local_region: Option<String>,
-    /// Country, cloud region or number of g CO2e per kWh of the cloud
-    #[arg(long, value_name = "PLACE")]
-    cloud_region: Option<String>,
+    #[command(flatten)]
+    costs: Costs,
     /// Queries per second, arriving at random, in place of logged times
     #[arg(long, value_name = "N")]
     rate: Option<f64>,
@@ -122,6 +106,18 @@ fn tell(args: &Args, outcome: &Outcome) -> ExitCode {
     if let Some(path) = &args.out {
         if let Err(e) = whole(path, &json) {
             return super::fail(&format!("{}: {e}", path.display()));
+        }
+    }
+    if let Some(path) = &args.html {
+        let texts = match args.with_text {
+            true => texts::of(outcome, &args.outcomes),
+            false => Ok(BTreeMap::new()),
+        };
+        let date = jiff::Zoned::now().date().to_string();
+        let made = texts.map(|texts| page::html(outcome, &date, &|line| texts.get(&line).cloned()));
+        let written = made.and_then(|page| whole(path, &page).map_err(|e| format!("{}: {e}", path.display())));
+        if let Err(why) = written {
+            return super::fail(&why);
         }
     }
     say(&if args.json { json } else { show::text(outcome) });
@@ -164,7 +160,7 @@ fn request(args: &Args) -> Result<Request, String> {
     if policies.len() > 60 {
         return Err(format!("{} policies; 60 at a time can be replayed", policies.len()));
     }
-    for (name, value) in [("--rate", args.rate), ("--local-tokens-per-s", args.local_tokens_per_s)] {
+    for (name, value) in [("--rate", args.rate), ("--local-tokens-per-s", args.costs.local_tokens_per_s)] {
         if value.is_some_and(|v| !(v > 0.0 && v.is_finite())) {
             return Err(format!("{name} must be above 0"));
         }
@@ -178,7 +174,7 @@ fn request(args: &Args) -> Result<Request, String> {
         strong: args.strong.clone(),
         policies,
         diff,
-        stated: stated(args)?,
+        stated: args.costs.stated()?,
         seed: args.seed,
         strict: args.strict,
         limit: args.limit,
@@ -205,61 +201,6 @@ fn policies(names: &[String]) -> Result<Vec<Arc<Policy>>, String> {
         });
     }
     Ok(out)
-}
-
-fn stated(args: &Args) -> Result<Stated, String> {
-    let (Ok(batch), Ok(pue)) = (<[u32; 3]>::try_from(&*args.batch), <[f64; 3]>::try_from(&*args.pue)) else {
-        return Err("--batch and --pue take three numbers each: for low, mid and high joules".to_owned());
-    };
-    if !(batch.iter().all(|b| (1..=65_536).contains(b)) && batch.is_sorted_by(|a, b| a >= b)) {
-        return Err("--batch: largest first, from 1 to 65536".to_owned());
-    }
-    if !(pue.iter().all(|p| (1.0..=3.0).contains(p)) && pue.is_sorted()) {
-        return Err("--pue: smallest first, from 1 to 3".to_owned());
-    }
-    let energy =
-        Energy { batch, pue, cpu_tdp_w: None, region: None, wall: None, sysfs: PathBuf::new(), read_meters: false };
-    let positive = |x: &f64| *x >= 0.0 && x.is_finite();
-    let cloud_price = match args.cloud_usd.as_deref() {
-        Some([input, output]) if positive(input) && positive(output) => Some(Price { input: *input, output: *output }),
-        Some(_) => {
-            return Err("--cloud-usd takes two numbers from 0 up: per million prompt and answer tokens".to_owned());
-        }
-        None => None,
-    };
-    if args.local_joules_per_token.is_some_and(|j| !positive(&j)) || !positive(&args.electricity) {
-        return Err("--local-joules-per-token and --electricity must be from 0 up".to_owned());
-    }
-    Ok(Stated {
-        energy,
-        local_joules_per_token: args.local_joules_per_token,
-        local_tokens_per_s: args.local_tokens_per_s,
-        cloud: args.cloud_params.as_deref().map(size).transpose()?,
-        cloud_price,
-        electricity_usd_per_kwh: args.electricity,
-        local_region: args.local_region.clone(),
-        cloud_region: args.cloud_region.clone(),
-    })
-}
-
-/// `70`, `44:132`, `44:132/440`, `unknown` or a measured model's name.
-fn size(text: &str) -> Result<EnergyModel, String> {
-    if text == "unknown" {
-        return Ok(EnergyModel::Unknown);
-    }
-    let pair = |part: &str| -> Option<(f64, f64)> {
-        let (low, high) = part.split_once(':').unwrap_or((part, part));
-        let (low, high): (f64, f64) = (low.parse().ok()?, high.parse().ok()?);
-        (low > 0.0 && low <= high && high.is_finite()).then_some((low, high))
-    };
-    let (active, total) = text.split_once('/').unwrap_or((text, text));
-    match (pair(active), pair(total)) {
-        (Some(active), Some(total)) => Ok(EnergyModel::Parameters { active, total }),
-        _ => match crate::energy::cloud::points::curves(text) {
-            Ok(_) => Ok(EnergyModel::Points(text.to_owned())),
-            Err(e) => Err(format!("--cloud-params: neither a size (70, 44:132, 44:132/440) nor a measured model: {e}")),
-        },
-    }
 }
 
 /// An interrupt stops the reading; what was read is the result. A second one ends the program.

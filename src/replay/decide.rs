@@ -75,7 +75,7 @@ pub fn decide(setup: &Setup, case: &Case, expected: &Expected) -> Kept {
 }
 
 /// What the live line would have handed to the policies.
-fn signals(setup: &Setup, case: &Case, expected: &Expected, input: u32) -> Signals {
+pub fn signals(setup: &Setup, case: &Case, expected: &Expected, input: u32) -> Signals {
     let mut mass = [0.0; DOMAINS];
     let domain = setup.taxonomy.get(case.domain_index).copied().unwrap_or(Domain::NONE);
     if let Some(cell) = mass.get_mut(domain.index()) {

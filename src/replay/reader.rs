@@ -27,7 +27,8 @@ const SHOWN: usize = 10;
 pub struct Reader<'a> {
     /// What is asked for.
     pub request: &'a Request,
-    columns: Columns,
+    /// What to look for in a row.
+    pub columns: Columns,
     /// Domains of the log.
     pub names: Names,
     keys: HashSet<u64>,
@@ -134,7 +135,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What needs the log's order: keys seen before, the clock, the index of the domain.
-    fn admit(&mut self, mut case: Case) -> Result<Case, BadLine> {
+    pub fn admit(&mut self, mut case: Case) -> Result<Case, BadLine> {
         if self.keys.len() < REMEMBERED {
             if !self.keys.insert(hash(&case.id)) {
                 self.log.duplicates += 1;
@@ -169,7 +170,7 @@ impl<'a> Reader<'a> {
         Ok(case)
     }
 
-    fn bad(&mut self, bad: BadLine) -> Result<(), String> {
+    pub fn bad(&mut self, bad: BadLine) -> Result<(), String> {
         if self.request.strict {
             return Err(format!("{}:{}: {}", self.request.file.display(), bad.line, bad.why));
         }

@@ -6,17 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::assemble::{Parts, assemble};
-use super::cost::{self, Stated};
-use super::decide::Known;
+use super::cost::Stated;
 use super::figures::Worth;
-use super::learned::{Learned, Names, learn};
+use super::learned::Learned;
 use super::outcome::Outcome;
-use super::outcomes::{Columns, Models};
+use super::outcomes::Models;
 use super::partial::Partial;
-use super::predictions::Predictions;
+use super::prepare::{Prepared, prepare};
 use super::reader::{REMEMBERED, Reader};
 use super::simulate::Setup;
-use super::taxonomy::domain_of;
 use crate::clock;
 use crate::policy::Policy;
 
@@ -64,45 +62,16 @@ pub struct Watch {
 /// # Errors
 /// File and line, and what is wrong there; nothing is written.
 pub fn run(request: &Request, watch: &Watch) -> Result<Outcome, String> {
-    let models = Models::beside(&request.file)?;
-    let at = Models::path(&request.file);
-    let find = |name: &str| models.find(name).map_err(|e| format!("{}: {e}", at.display()));
-    let (weak, strong) = (find(&request.weak)?, find(&request.strong)?);
-    if weak == strong {
-        return Err(format!("weak and strong are the same model: {}", request.weak));
-    }
-    let columns = Columns { weak, strong, models: models.models.len(), text: false };
-    let (Some(weak), Some(strong)) = (models.models.get(weak), models.models.get(strong)) else {
-        return Err("the models file changed".to_owned());
-    };
-    let mut names = Names::default();
-    let learned = learn(request, columns, models.score_max, &mut names)?;
-    let local = cost::local(weak, &request.stated)?;
-    let cloud = cost::cloud(strong, &request.stated)?;
-    let setup = Setup {
-        policies: request.policies.clone(),
-        predictions: Predictions::Domain(learned.counts.domains()),
-        local,
-        cloud,
-        weak: format!("local/{}", weak.id).into(),
-        strong: format!("cloud/{}", strong.id).into(),
-        scale: learned.scale,
-        seed: request.seed,
-        diff: request.diff,
-        taxonomy: names.all.iter().map(|name| domain_of(name)).collect(),
-        known: Known::default(),
-    };
-    let mut reader = Reader::new(request, columns, names);
-    reader.log.labels = if learned.graded { "grades" } else { "right or wrong" }.to_owned();
+    let Prepared { mut reader, learned, setup, models, weak, strong } = prepare(request)?;
     let began = clock::now();
     let (partial, devices, complete) = reader.replay(&setup, watch)?;
     let mut outcome = begun(&mut reader, &setup, &learned, &models, &partial)?;
     outcome.log.seconds = began.elapsed().as_secs_f64();
-    (outcome.complete, outcome.weak, outcome.strong) = (complete, weak.id.clone(), strong.id.clone());
+    (outcome.complete, outcome.weak, outcome.strong) = (complete, weak.id, strong.id.clone());
     let parts = Parts {
         setup: &setup,
         stated: &request.stated,
-        strong,
+        strong: &strong,
         domains: &reader.names.all,
         partial: &partial,
         devices: &devices,
