@@ -66,6 +66,7 @@ pub mod lla;
 pub mod meter;
 pub mod models;
 pub mod path;
+pub mod picture;
 pub mod policy;
 pub mod predict;
 pub mod profile;
@@ -78,4 +79,5 @@ pub mod tables;
 pub mod tee;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod tune;
 pub mod verify;

@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "train")]
 use wattroute::cli::train;
-use wattroute::cli::{ask, check, classify, energy, explain, journal, models, profile, replay, report, serve, tables};
+use wattroute::cli::{
+    ask, check, classify, energy, explain, journal, models, profile, replay, report, serve, tables, tune,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -59,6 +61,8 @@ enum Command {
     Replay(Box<replay::Args>),
     /// Draw measured tables: a page, JSON and pictures
     Report(report::Args),
+    /// Search a policy's numbers on a log, and write a new policy file where they hold up
+    Tune(Box<tune::Args>),
     /// What was decided, used and saved
     Journal(journal::JournalArgs),
 }
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::Tables(args) => tables::run(config, &args),
         Command::Replay(args) => replay::run(config, &args),
         Command::Report(args) => report::run(config, &args),
+        Command::Tune(args) => tune::run(&args),
         Command::Journal(args) => journal::run(config, &args),
     }
 }

@@ -18,6 +18,7 @@ pub mod tables;
 pub mod train;
 #[cfg(feature = "train")]
 pub mod train_topics;
+pub mod tune;
 
 use std::future::Future;
 use std::io::Write;

@@ -20,7 +20,7 @@ mod shipped;
 pub mod sticky;
 pub mod types;
 
-pub use self::file::parse;
+pub use self::file::{is_name, parse};
 pub use self::probe::{Checked, Probe, StandIn, run_probes};
 pub use self::rules::{Fallback, Minimise, Policy, Rule, Weights};
-pub use self::shipped::{load, names};
+pub use self::shipped::{load, names, text};

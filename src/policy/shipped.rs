@@ -31,6 +31,15 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// No such policy, or every problem of its file.
 pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<Policy>, Problems> {
+    let (text, file) = text(name, folder)?;
+    parse(&text, &file).map(Arc::new)
+}
+
+/// The text of a policy's file, found as [`load`] finds it, and what problems call the file.
+///
+/// # Errors
+/// No such policy, or its file cannot be read.
+pub fn text(name: &str, folder: Option<&Path>) -> Result<(String, String), Problems> {
     if name.contains(['/', '\\']) || name.ends_with(".toml") {
         let path = Path::new(name);
         let here = folder.map(|f| f.join(path)).filter(|p| path.is_relative() && p.exists());
@@ -44,7 +53,7 @@ pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<Policy>, Problems> 
         return read(&path);
     }
     match FILES.iter().find(|(n, _)| *n == name) {
-        Some((n, text)) => parse(text, &format!("policies/{n}.toml")).map(Arc::new),
+        Some((n, text)) => Ok(((*text).to_owned(), format!("policies/{n}.toml"))),
         None => {
             let near = did_you_mean(name, names()).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
             let known = names().collect::<Vec<_>>().join(", ");
@@ -53,11 +62,12 @@ pub fn load(name: &str, folder: Option<&Path>) -> Result<Arc<Policy>, Problems> 
     }
 }
 
-fn read(path: &Path) -> Result<Arc<Policy>, Problems> {
+fn read(path: &Path) -> Result<(String, String), Problems> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Problem::new("", format!("cannot be read: {}", e.kind())).file(name.clone()))?;
-    parse(&text, &name).map(Arc::new)
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((text, name)),
+        Err(e) => Err(Problem::new("", format!("cannot be read: {}", e.kind())).file(name).into()),
+    }
 }
 
 #[cfg(test)]

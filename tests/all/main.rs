@@ -37,3 +37,4 @@ mod streams;
 mod support;
 mod surface;
 mod tables;
+mod tune;

@@ -1,0 +1,354 @@
+//! Tuning: searches what a policy file declares as tunable on logged queries, and believes the result only where it was not searched.
+//!
+//! Cases come from [`crate::replay`]; every one is decided by the same [`Policy::decide`] as a live query. Invariants: the held-out
+//! cases are never looked at by the search; a policy whose gain is within noise, or that misses its limits where it was not
+//! searched, is refused with the figures; a policy that is returned still passes its own probes.
+
+pub mod cases;
+pub mod judge;
+pub mod search;
+pub mod space;
+pub mod write;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::classify::domain::{Domain, Posterior};
+use crate::policy::types::{Place, Signals};
+use crate::policy::{Minimise, Policy, parse, run_probes};
+use judge::{Interval, Limits, Row, Sums};
+use search::{Score, Tried};
+use space::Space;
+
+/// Standard errors that the search keeps from the limit of accuracy.
+const DISTANCE: f64 = 1.0;
+/// What a broken probe adds to what a policy misses: more than any limit can.
+const BROKEN: f64 = 10.0;
+/// Points of a front that are shown.
+const SHOWN: usize = 16;
+
+/// A logged query with what each backend made of it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What a policy may look at; the order of its candidates is that of `answers`.
+    pub signals: Signals,
+    /// What each candidate's answer came to.
+    pub answers: Vec<Known>,
+    /// The backend that limits are relative to.
+    pub strong: usize,
+    /// Searched on, else held out.
+    pub training: bool,
+}
+
+/// What one backend's answer to one query came to. Not a number where unknown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Known {
+    /// 1 right, 0 wrong, or a grade between.
+    pub quality: f64,
+    /// Joules, middle assumption.
+    pub joules: f64,
+    /// US dollars.
+    pub usd: f64,
+    /// Grams of CO2e.
+    pub grams: f64,
+    /// Seconds to the last token.
+    pub seconds: f64,
+}
+
+/// What is minimised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Goal {
+    /// Joules.
+    Energy,
+    /// US dollars.
+    Cost,
+    /// Grams of CO2e.
+    Carbon,
+    /// Seconds to the last token.
+    Latency,
+}
+
+/// What to tune, and to what end.
+pub struct Task<'a> {
+    /// The policy file's text.
+    pub text: &'a str,
+    /// What errors call it.
+    pub file: &'a str,
+    /// What is minimised.
+    pub goal: Goal,
+    /// What must hold.
+    pub limits: Limits,
+    /// Of the swarm and of the intervals.
+    pub seed: u64,
+    /// The posterior of a probe's prompt.
+    pub classify: &'a (dyn Fn(&str) -> Posterior + Sync),
+}
+
+/// A value that changed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Its key.
+    pub key: String,
+    /// As it was, or what counted where the file said nothing.
+    pub old: f64,
+    /// As it is now.
+    pub new: f64,
+}
+
+/// One set of cases under both policies.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Both {
+    /// The policy as it was.
+    pub old: Sums,
+    /// The one that was found.
+    pub new: Sums,
+}
+
+/// A point that nothing tried is better than in both regards.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// Values, in the order of the changes.
+    pub values: Vec<f64>,
+    /// On the cases that were searched.
+    pub training: Sums,
+    /// On those that were not.
+    pub held_out: Sums,
+}
+
+/// Whether to take what was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict", content = "why")]
+pub enum Verdict {
+    /// Better where it was not searched, beyond noise, and within its limits.
+    Better,
+    /// Not to be taken, and why.
+    Refused(String),
+}
+
+/// The outcome of a search.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Found {
+    /// What differs from the old file.
+    pub changes: Vec<Change>,
+    /// What was minimised.
+    pub goal: Goal,
+    /// What had to hold.
+    pub limits: Limits,
+    /// Policies tried.
+    pub tried: usize,
+    /// On the cases that were searched.
+    pub training: Both,
+    /// On those that were not.
+    pub held_out: Both,
+    /// Share of the objective saved on the held-out cases.
+    pub saved: Option<Interval>,
+    /// Accuracy as a share of always-strong's, on the held-out cases.
+    pub kept: Option<Interval>,
+    /// Objective against accuracy.
+    pub front: Vec<Point>,
+    /// Whether to take it.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+}
+
+impl Goal {
+    /// Its unit.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Energy => "J",
+            Self::Cost => "USD",
+            Self::Carbon => "g CO2e",
+            Self::Latency => "s",
+        }
+    }
+
+    fn of(self, known: &Known) -> f64 {
+        match self {
+            Self::Energy => known.joules,
+            Self::Cost => known.usd,
+            Self::Carbon => known.grams,
+            Self::Latency => known.seconds,
+        }
+    }
+
+    /// The objective of a policy that minimises the same.
+    pub fn rule(self) -> Minimise {
+        match self {
+            Self::Energy => Minimise::Energy,
+            Self::Cost => Minimise::Cost,
+            Self::Carbon => Minimise::Carbon,
+            Self::Latency => Minimise::Latency,
+        }
+    }
+}
+
+/// Searches, then looks at the held-out cases once. `tell` is called for every policy tried, with the number of keys searched.
+///
+/// # Errors
+/// The policy file has problems or nothing to tune, one of the two sets is empty, or no policy tried has a known objective.
+pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> Result<(Found, Space), String> {
+    let old = parse(task.text, task.file).map_err(|e| e.to_string())?;
+    let space = Space::of(task.text, &domains(cases)).map_err(|e| format!("{}: {e}", task.file))?;
+    let (training, held): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|c| c.training);
+    if training.is_empty() || held.is_empty() {
+        return Err(format!("{} queries to search on and {} held out: both are needed", training.len(), held.len()));
+    }
+    let score = |point: &[f64]| scored(task, &space, &training, point);
+    let sides = space.parameters.len();
+    let tried = search::search(&space.now(), task.seed, &score, &|| tell(sides))?;
+    let Some(best) = search::best(&tried).filter(|t| t.score.objective.is_finite()) else {
+        return Err(format!("the {} of these queries is not known, so nothing can be made of it", task.goal.unit()));
+    };
+    let values = space.values(&best.point);
+    let new = policy(&space, &values, task.file)?;
+    let at = |policy: &Policy, cases: &[&Case]| rows(policy, cases, task.goal);
+    let (before, after) = (at(&old, &held), at(&new, &held));
+    let both = |cases: &[&Case], old_rows: &[Row], new_rows: &[Row]| {
+        let sums = |rows| judge::sums(rows, &task.limits).ok_or_else(|| format!("none of {} queries", cases.len()));
+        Ok::<_, String>(Both { old: sums(old_rows)?, new: sums(new_rows)? })
+    };
+    let searched = both(&training, &at(&old, &training), &at(&new, &training))?;
+    let held_out = both(&held, &before, &after)?;
+    let changes: Vec<Change> = (space.parameters.iter().zip(&values))
+        .map(|(p, new)| Change { key: p.key(), old: p.now, new: *new })
+        .filter(|c| (c.new - c.old).abs() > 1e-12)
+        .collect();
+    let (saved, kept) = (judge::saved(&after, &before, task.seed), judge::kept(&after, task.seed));
+    let mut found = Found {
+        changes,
+        goal: task.goal,
+        limits: task.limits,
+        tried: tried.len(),
+        training: searched,
+        held_out,
+        saved,
+        kept,
+        front: front(task, &space, &tried, &training, &held)?,
+        verdict: Verdict::Better,
+    };
+    found.verdict = verdict(&found, broken(&new, task));
+    Ok((found, space))
+}
+
+/// The domains that these cases are in most likely, in the taxonomy's order, where they have enough cases to tune a floor.
+fn domains(cases: &[Case]) -> Vec<Domain> {
+    /// A coverage of so many queries is known to about 7 points at 95 %.
+    const ENOUGH: usize = 200;
+    let top = |d: Domain| cases.iter().filter(|c| c.training && c.signals.posterior.top().0 == d).count();
+    Domain::all().filter(|d| top(*d) >= ENOUGH).collect()
+}
+
+fn policy(space: &Space, values: &[f64], name: &str) -> Result<Policy, String> {
+    parse(&space.text(values), name).map_err(|e| e.to_string())
+}
+
+/// What a policy does with these cases.
+pub fn rows(policy: &Policy, cases: &[&Case], goal: Goal) -> Vec<Row> {
+    cases.par_iter().filter_map(|case| row(policy, case, goal)).collect()
+}
+
+fn row(policy: &Policy, case: &Case, goal: Goal) -> Option<Row> {
+    let decision = policy.decide(&case.signals);
+    // A query that no backend may answer stays unanswered: wrong, and free.
+    let nothing = Known { quality: 0.0, joules: 0.0, usd: 0.0, grams: 0.0, seconds: 0.0 };
+    let chosen = decision.chosen.and_then(|i| case.answers.get(i)).copied().unwrap_or(nothing);
+    let place = decision.chosen.and_then(|i| case.signals.candidates.get(i)).map(|c| c.place);
+    Some(Row {
+        objective: goal.of(&chosen),
+        quality: chosen.quality,
+        strong: case.answers.get(case.strong)?.quality,
+        seconds: chosen.seconds,
+        local: place == Some(Place::Local),
+    })
+}
+
+fn scored(task: &Task<'_>, space: &Space, cases: &[&Case], point: &[f64]) -> Score {
+    let unusable = Score { objective: f64::NAN, shortfall: 0.0 };
+    let Ok(policy) = policy(space, &space.values(point), task.file) else { return unusable };
+    let rows = rows(&policy, cases, task.goal);
+    let probes = if broken(&policy, task).is_some() { BROKEN } else { 0.0 };
+    judge::sums(&rows, &task.limits).map_or(unusable, |sums| Score {
+        objective: sums.objective.unwrap_or(f64::NAN),
+        shortfall: task.limits.shortfall(&sums, DISTANCE) + probes,
+    })
+}
+
+/// The points that no other beats in objective and accuracy at once, on the cases that were searched.
+fn front(
+    task: &Task<'_>,
+    space: &Space,
+    tried: &[Tried],
+    training: &[&Case],
+    held: &[&Case],
+) -> Result<Vec<Point>, String> {
+    let free = Task { limits: Limits::default(), ..*task };
+    let mut each: Vec<(Vec<f64>, Sums)> = Vec::new();
+    for tried in spread(tried) {
+        let values = space.values(&tried.point);
+        if each.iter().any(|(known, _)| *known == values) {
+            continue;
+        }
+        let policy = policy(space, &values, task.file)?;
+        if let Some(sums) = judge::sums(&rows(&policy, training, task.goal), &free.limits) {
+            each.push((values, sums));
+        }
+    }
+    each.sort_by(|(_, a), (_, b)| {
+        let cost = |s: &Sums| s.objective.unwrap_or(f64::INFINITY);
+        cost(a).total_cmp(&cost(b)).then(b.accuracy.total_cmp(&a.accuracy))
+    });
+    let mut best = f64::NEG_INFINITY;
+    let mut front = Vec::new();
+    for (values, sums) in each {
+        if sums.accuracy <= best || sums.objective.is_none() {
+            continue;
+        }
+        best = sums.accuracy;
+        let policy = policy(space, &values, task.file)?;
+        if let Some(held_out) = judge::sums(&rows(&policy, held, task.goal), &free.limits) {
+            front.push(Point { values, training: sums, held_out });
+        }
+    }
+    let step = front.len().div_ceil(SHOWN).max(1);
+    Ok(front.into_iter().step_by(step).collect())
+}
+
+/// At most a few hundred of the points tried, evenly: a front needs no more.
+fn spread(tried: &[Tried]) -> impl Iterator<Item = &Tried> {
+    const ENOUGH: usize = 160;
+    tried.iter().step_by(tried.len().div_ceil(ENOUGH).max(1))
+}
+
+/// The first probe that a policy no longer keeps.
+fn broken(policy: &Policy, task: &Task<'_>) -> Option<String> {
+    run_probes(policy, task.classify).into_iter().find(|probe| !probe.ok).map(|probe| probe.text)
+}
+
+fn verdict(found: &Found, broken: Option<String>) -> Verdict {
+    let refused = |why: String| Verdict::Refused(why);
+    if found.changes.is_empty() {
+        return refused("the policy as it is was the best of all that were tried".to_owned());
+    }
+    if let Some(why) = broken {
+        return refused(format!("every policy that keeps the limits fails a probe of the file: {why}"));
+    }
+    let missed = found.limits.shortfall(&found.held_out.new, 0.0);
+    let near = found.limits.shortfall(&found.held_out.new, -2.0);
+    if missed > 0.0 && near > 0.0 {
+        return refused("it misses its limits on the queries that were held out, beyond noise".to_owned());
+    }
+    // An old policy that misses the limits is no measure of a gain: what counts is that the new one keeps them.
+    let old_misses = found.limits.shortfall(&found.held_out.old, -2.0) > 0.0;
+    match found.saved {
+        _ if old_misses => Verdict::Better,
+        None => refused("what is saved is not known on the queries that were held out".to_owned()),
+        Some(saved) if saved.low <= 0.0 => refused(format!(
+            "the gain is within noise on the queries that were held out: {:.1} % ({:.1} to {:.1})",
+            100.0 * saved.value,
+            100.0 * saved.low,
+            100.0 * saved.high
+        )),
+        Some(_) => Verdict::Better,
+    }
+}
