@@ -103,10 +103,10 @@ fn tell(args: &Args, outcome: &Outcome) -> ExitCode {
         Ok(json) => json + "\n",
         Err(e) => return super::fail(&e.to_string()),
     };
-    if let Some(path) = &args.out {
-        if let Err(e) = whole(path, &json) {
-            return super::fail(&format!("{}: {e}", path.display()));
-        }
+    if let Some(path) = &args.out
+        && let Err(e) = whole(path, &json)
+    {
+        return super::fail(&format!("{}: {e}", path.display()));
     }
     if let Some(path) = &args.html {
         let texts = match args.with_text {
