@@ -92,7 +92,7 @@ impl Evidence {
         let found: Vec<&str> = words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
         match (found.is_empty(), self.mean_logprob, self.min_logprob) {
             (false, _, _) => found.join(" and "),
-            (true, Some(mean), Some(least)) => format!("mean ln P {mean:.2}, least {least:.1}"),
+            (true, Some(mean), Some(least)) => format!("mean ln P {mean:.2}, least {least:.2}"),
             (true, _, _) => format!("{} tokens, no log-probabilities", self.tokens),
         }
     }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_reason_holds_numbers_and_our_own_words_only() {
-        assert_eq!(plain().against(), "mean ln P -0.20, least -2.0");
+        assert_eq!(plain().against(), "mean ln P -0.20, least -2.00");
         let bad = Evidence { refuses: true, loops: true, ..plain() };
         assert_eq!(bad.against(), "it refuses and it repeats itself");
         assert_eq!(

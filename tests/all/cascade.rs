@@ -79,7 +79,7 @@ async fn a_low_confidence_is_escalated_and_its_waste_is_charged() {
     assert!(reply.text().contains(canary::ANSWER) && !reply.text().contains("nearby"));
     let why = reason(&reply);
     assert!(
-        why.contains("confidence 0.02 is below 0.50 (mean ln P -1.50, least -1.5): cloud/far answers instead"),
+        why.contains("confidence 0.02 is below 0.50 (mean ln P -1.50, least -1.50): cloud/far answers instead"),
         "{why}"
     );
     assert_eq!(near.requests()[0].json()["logprobs"], true);
