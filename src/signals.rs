@@ -4,6 +4,8 @@ use crate::api::query::Query;
 use crate::classify::Classifier;
 use crate::classify::domain::Posterior;
 use crate::policy::types::{Pin, Signals, State as Ready};
+use crate::predict::Sight;
+use crate::predict::success::Read;
 use crate::state::State;
 
 /// Everything the policy may look at for one query.
@@ -11,6 +13,8 @@ pub fn of(state: &State, classifier: &Classifier, query: &Query, pin: &Pin, priv
     let classify = *pin == Pin::None || state.config.policy.classify_pinned;
     let posterior = if classify { classifier.posterior(&query.text) } else { Posterior::none() };
     let (input, max_output) = (query.input_tokens, query.sampling.max_tokens);
+    let read = state.backends.iter().any(|b| b.outlook.success.is_some()).then(|| Read::of(&query.text));
+    let sight = Sight { posterior: &posterior, read: read.as_ref() };
     let candidates = state
         .backends
         .iter()
@@ -19,7 +23,7 @@ pub fn of(state: &State, classifier: &Classifier, query: &Query, pin: &Pin, priv
                 Some(refusal) => Ready::Unable(refusal.message.into()),
                 None => backend.state(),
             };
-            backend.outlook.candidate(&posterior, input, max_output, ready)
+            backend.outlook.foreseen(&sight, input, max_output, ready)
         })
         .collect();
     Signals {

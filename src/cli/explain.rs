@@ -13,7 +13,8 @@ use crate::config::problem::Problems;
 use crate::config::{self, Config};
 use crate::policy::types::{Decision, Pin, Signals, State};
 use crate::policy::{self, Policy, explain};
-use crate::predict::{self, Outlook};
+use crate::predict::success::Read;
+use crate::predict::{self, Outlook, Sight};
 
 /// Exit code of a bad configuration.
 const BAD_CONFIG: u8 = 78;
@@ -75,7 +76,10 @@ pub fn decide(
 ) -> Decision {
     let posterior = classifier.posterior(&args.text);
     let input = u32::try_from(args.text.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX).max(1);
-    let candidate = |(o, s): (&Outlook, &State)| o.candidate(&posterior, input, args.max_tokens, s.clone());
+    let read = outlooks.iter().any(|o| o.success.is_some()).then(|| Read::of(&args.text));
+    let sight = Sight { posterior: &posterior, read: read.as_ref() };
+    let candidate = |(o, s): (&Outlook, &State)| o.foreseen(&sight, input, args.max_tokens, s.clone());
+    let candidates = outlooks.iter().zip(states).map(candidate).collect();
     policy.decide(&Signals {
         posterior,
         input_tokens: input,
@@ -85,7 +89,7 @@ pub fn decide(
         pin: Pin::None,
         private: args.private,
         last: None,
-        candidates: outlooks.iter().zip(states).map(candidate).collect(),
+        candidates,
         draw: 0,
     })
 }

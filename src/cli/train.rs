@@ -1,5 +1,6 @@
 //! `wattroute train`: labelled sets to a new artifact with its provenance, records to weights. Feature `train`.
 
+mod success;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ enum What {
     Domain(DomainArgs),
     /// Learn how a cascade checks local answers, from profile records
     Verify(verify::VerifyArgs),
+    /// Learn P(correct) and answer length per query and model, from outcomes
+    Success(success::SuccessArgs),
 }
 
 #[derive(Args, Debug)]
@@ -70,6 +73,7 @@ pub fn run(args: &TrainArgs) -> ExitCode {
         What::Domain(domain) if domain.taxonomy == "aei" => train(domain),
         What::Domain(domain) => taxonomy(domain),
         What::Verify(args) => verify::run(args),
+        What::Success(args) => success::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,6 +30,7 @@ pub fn backend(name: &str, raw: &raw::Backend, at: &str, around: &Around, proble
     let waits = waits(&raw.waits, place, at, problems);
     let max_in_flight = whole(raw.max_in_flight, 64, 1, 100_000, &format!("{at}.max_in_flight"), problems);
     let table = raw.table.as_deref().map(|t| table(t, &format!("{at}.table"), around, problems));
+    let success = raw.success.as_deref().map(|s| path_in(around, s, &format!("{at}.success"), problems));
     let (place, kind_word) = (place?, kind_word?);
     let caps = caps(raw, place, kind_word, at, problems);
     let (kind, off) = match kind_word {
@@ -47,6 +48,7 @@ pub fn backend(name: &str, raw: &raw::Backend, at: &str, around: &Around, proble
         caps: caps?,
         price: price?,
         table: table.flatten(),
+        success: success.flatten(),
         energy: energy?,
         region: raw.energy.region.clone(),
         waits: waits?,

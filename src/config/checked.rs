@@ -123,6 +123,8 @@ pub struct Backend {
     pub price: Option<Price>,
     /// Its table: a JSON file, or the name of a shipped one; none looks for a shipped one by model, else the prior.
     pub table: Option<PathBuf>,
+    /// What `train success` learned of its model: P(correct) per query instead of the table's per domain.
+    pub success: Option<PathBuf>,
     /// Energy model of a cloud backend; see `energy::cloud`.
     pub energy: EnergyModel,
     /// Where it runs, if that is not where this machine stands: as `energy.region`.

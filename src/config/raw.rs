@@ -108,6 +108,7 @@ pub struct Backend {
     pub many: Option<bool>,
     pub logprobs: Option<bool>,
     pub table: Option<String>,
+    pub success: Option<String>,
     pub max_in_flight: Option<i64>,
     pub price: Price,
     pub energy: BackendEnergy,

@@ -80,6 +80,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("backends.*.many", Shape::Bool),
     ("backends.*.logprobs", Shape::Bool),
     ("backends.*.table", Shape::Text),
+    ("backends.*.success", Shape::Text),
     ("backends.*.max_in_flight", Shape::Int),
     ("backends.*.price.input", Shape::Float),
     ("backends.*.price.output", Shape::Float),

@@ -6,6 +6,7 @@
 pub mod fit;
 pub mod learn;
 pub mod quality;
+pub mod success;
 mod tell;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::policy::types::{Candidate, Capabilities, Chance, Place, State};
 use crate::tables::stats::Shrunk;
 use crate::tables::{self, Row, Table};
 use learn::Factors;
+use success::{Predictor, Read};
 
 pub use tell::{has_energy, question_sets};
 
@@ -34,6 +36,15 @@ const UNCERTAIN: f64 = 0.5;
 const LOCAL_PRIOR: [f64; 3] = [0.5, 0.15, 0.85];
 /// The same of a provider's model.
 const CLOUD_PRIOR: [f64; 3] = [0.75, 0.4, 0.95];
+
+/// What is seen of one query.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// Its domains.
+    pub posterior: &'a Posterior,
+    /// Its words and shape; none where no predictor asks for them, or the text is not at hand.
+    pub read: Option<&'a Read>,
+}
 
 /// One backend, ready to be asked per query.
 #[derive(Clone, Debug)]
@@ -50,6 +61,8 @@ pub struct Outlook {
     pub cloud: Option<Model>,
     /// The grid of its place, if the configuration names one.
     pub grid: Option<Grid>,
+    /// What was learned of its model query by query, if the configuration names it.
+    pub success: Option<Predictor>,
     /// What its own traffic has taught beyond the table.
     pub factors: Arc<Factors>,
     price: Option<Price>,
@@ -81,6 +94,9 @@ impl Outlook {
         made.cloud = cloud.flatten();
         made.price = backend.price;
         made.grid = grid;
+        let learned = backend.success.as_deref().map(|path| Predictor::load(path, model_of(backend)));
+        made.success =
+            learned.and_then(|found| problems.keep(&format!("{at}.success"), found.map_err(|e| e.to_string())));
         problems.finish(Some(made))
     }
 
@@ -101,6 +117,7 @@ impl Outlook {
             table,
             cloud: None,
             grid: None,
+            success: None,
             factors: Arc::default(),
             price: None,
             shrunk,
@@ -115,7 +132,13 @@ impl Outlook {
 
     /// What this backend would make of one query. `max_output` is the client's limit on generated tokens.
     pub fn candidate(&self, posterior: &Posterior, input: u32, max_output: Option<u32>, state: State) -> Candidate {
-        let output = self.output_tokens(posterior, input, max_output);
+        self.foreseen(&Sight { posterior, read: None }, input, max_output, state)
+    }
+
+    /// The same with what was learned of the query's own words, where it is at hand.
+    pub fn foreseen(&self, sight: &Sight, input: u32, max_output: Option<u32>, state: State) -> Candidate {
+        let posterior = sight.posterior;
+        let output = self.expected_output(sight, input, max_output);
         let read = f64::from(input);
         let joules = self.joules(posterior, read, output);
         Candidate {
@@ -123,7 +146,7 @@ impl Outlook {
             place: self.place,
             state,
             caps: self.caps,
-            chance: self.chance(posterior),
+            chance: self.foreseen_chance(sight),
             joules,
             usd: self.usd(read, output),
             seconds: self.seconds(read, output),
@@ -131,6 +154,12 @@ impl Outlook {
             grid_g_per_kwh: self.grid.as_ref().map(|g| g.mid),
             gco2e: self.grid.as_ref().and_then(|g| g.grams(joules)),
         }
+    }
+
+    /// P(correct) by the predictor, else by the table, else by the prior of its place.
+    pub fn foreseen_chance(&self, sight: &Sight) -> Chance {
+        let learned = self.success.as_ref().zip(sight.read);
+        learned.map_or_else(|| self.chance(sight.posterior), |(p, read)| p.chance(read, sight.posterior))
     }
 
     /// P(correct) under the posterior.
@@ -143,8 +172,14 @@ impl Outlook {
 
     /// Expected generated tokens, within the client's limit and what the context leaves.
     pub fn output_tokens(&self, posterior: &Posterior, input: u32, max_output: Option<u32>) -> f64 {
-        let each = posterior.0.iter().zip(self.outputs).zip(self.factors.outputs());
-        let expected: f64 = each.map(|((p, o), factor)| f64::from(*p) * o * factor).sum();
+        self.expected_output(&Sight { posterior, read: None }, input, max_output)
+    }
+
+    fn expected_output(&self, sight: &Sight, input: u32, max_output: Option<u32>) -> f64 {
+        let learned = self.success.as_ref().zip(sight.read).and_then(|(p, read)| Some(p.tokens(read)?.mean));
+        let each = sight.posterior.0.iter().zip(self.outputs).zip(self.factors.outputs());
+        // The factors correct the table, not what was learned of the query itself.
+        let expected: f64 = learned.unwrap_or_else(|| each.map(|((p, o), factor)| f64::from(*p) * o * factor).sum());
         let left = self.caps.context.saturating_sub(input);
         expected.min(f64::from(max_output.unwrap_or(u32::MAX))).min(f64::from(left)).max(1.0)
     }

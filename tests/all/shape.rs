@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("train", &["classify", "verify"]),
     ("profile", &["api", "backend", "classify", "energy", "engine", "models", "policy", "tables"]),
     ("replay", &["api", "classify", "energy", "policy", "predict", "tables"]),
-    ("signals", &["api", "classify", "policy", "state"]),
+    ("signals", &["api", "classify", "policy", "predict", "state"]),
     ("state", &["backend", "policy"]),
     ("sticky", &[]),
     (

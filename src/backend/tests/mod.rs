@@ -150,6 +150,7 @@ fn backend(base: &str, place: Place, waits: Waits) -> Backend {
         caps: ALL,
         price: None,
         table: None,
+        success: None,
         energy: EnergyModel::Unknown,
         waits,
         max_in_flight: 4,
