@@ -77,6 +77,7 @@ pub mod state;
 pub mod sticky;
 pub mod tables;
 pub mod tee;
+pub mod tier;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod tune;

@@ -8,6 +8,8 @@
 //! Never holds a broken, partial or error answer: [`Cache::put`] is called with complete ones only, after their last byte.
 //! Bounded by bytes and age; a full cache forgets what is asked for least.
 
+pub mod recent;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::cli::sorter::Sorter;
@@ -14,6 +14,17 @@ use crate::cli::sorter::Sorter;
 const MAX_LINE_BYTES: u64 = 64 * 1024 * 1024;
 /// Domains shown for one text.
 const SHOWN: usize = 5;
+
+/// What answers.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Hashed features: microseconds.
+    Fast,
+    /// A sentence encoder with them: milliseconds a text
+    Encoder,
+    /// The encoder where the fast tier is not sure
+    Auto,
+}
 
 /// Arguments of `wattroute classify`.
 #[derive(Args, Debug)]
@@ -42,6 +53,9 @@ pub struct ClassifyArgs {
     /// with --artifact
     #[arg(long, value_name = "NAME|FILE", default_value = "aei")]
     pub taxonomy: String,
+    /// What answers; all but fast need `wattroute models pull minilm`
+    #[arg(long, value_enum, default_value = "fast")]
+    pub tier: Tier,
     /// Say None where the classifier is not sure; with aei it always does
     #[arg(long)]
     pub abstain: bool,
@@ -102,7 +116,7 @@ fn work(args: &ClassifyArgs) -> Result<bool, Stop> {
 }
 
 fn one(sorter: &Sorter, text: &str, as_json: bool, out: &mut impl Write) -> Result<bool, Stop> {
-    let sorted = sorter.sort(text);
+    let sorted = sorter.sort(text).map_err(Stop::Failed)?;
     if as_json {
         writeln!(out, "{}", Value::Object(sorted.facts()))?;
         return Ok(true);
@@ -144,7 +158,7 @@ fn rows(sorter: &Sorter, path: &PathBuf, field: &str, out: &mut impl Write) -> R
         match read {
             Ok((id, text)) => {
                 good += 1;
-                let mut all = sorter.sort(&text).facts();
+                let mut all = sorter.sort(&text).map_err(Stop::Failed)?.facts();
                 all.insert("id".into(), id.unwrap_or_else(|| json!(number)));
                 writeln!(out, "{}", Value::Object(all))?;
             }

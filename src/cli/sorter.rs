@@ -12,12 +12,15 @@ use crate::classify::artifact::ArtifactError;
 use crate::classify::domain::Domain;
 use crate::classify::taxonomy::{NONE, Taxonomy};
 use crate::classify::topics::Topics;
-use crate::cli::classify::ClassifyArgs;
+use crate::cli::classify::{ClassifyArgs, Tier};
+use crate::tier::{self, Vectors};
 
 /// A classifier and how it answers.
 pub struct Sorter {
     by: By,
     abstain: bool,
+    /// The encoder, and the margin below which it is asked.
+    second: Option<(Vectors, f32)>,
 }
 
 enum By {
@@ -44,13 +47,28 @@ impl Sorter {
         } else {
             By::Labels(labels(&args.taxonomy, args.artifact.as_deref())?)
         };
-        Ok(Self { by, abstain: args.abstain })
+        let second = match args.tier {
+            Tier::Fast => None,
+            _ if !by.has_encoder() => {
+                let how = match &by {
+                    By::Domains(_) => "the 22 domains are sorted by the fast tier alone".to_owned(),
+                    By::Labels(_) => {
+                        format!("train one with `wattroute train domain --taxonomy {} --tier encoder`", args.taxonomy)
+                    }
+                };
+                return Err(format!("taxonomy `{}` has no head for the encoder: {how}", args.taxonomy));
+            }
+            // No margin reaches 2: the encoder is asked for every text.
+            Tier::Encoder => Some((Vectors::load(None)?, 2.0)),
+            Tier::Auto => Some((Vectors::load(None)?, tier::ASK_BELOW)),
+        };
+        Ok(Self { by, abstain: args.abstain, second })
     }
 
     /// By the domains.
     #[cfg(test)]
     pub fn domains(classifier: Arc<Classifier>) -> Self {
-        Self { by: By::Domains(classifier), abstain: false }
+        Self { by: By::Domains(classifier), abstain: false, second: None }
     }
 
     /// Names of all answers but an open one.
@@ -62,8 +80,8 @@ impl Sorter {
     }
 
     /// Sorts a text. Labels of a taxonomy get the whole posterior; `None` gets it where the text says nothing.
-    pub fn sort(&self, text: &str) -> Answer {
-        match &self.by {
+    pub fn sort(&self, text: &str) -> Result<Answer, String> {
+        Ok(match &self.by {
             By::Domains(classifier) => {
                 let posterior = classifier.posterior(text);
                 let (domain, p) = posterior.top();
@@ -71,7 +89,13 @@ impl Sorter {
                 Answer { top: (domain.name().to_owned(), p), posterior: all }
             }
             By::Labels(topics) => {
-                let sorted = topics.sort(text);
+                let mut sorted = topics.sort(text);
+                if let Some((vectors, below)) = &self.second
+                    && sorted.top.is_some()
+                    && sorted.margin() < *below
+                {
+                    sorted = topics.sort_with(text, &vectors.of(text)?);
+                }
                 let none = if sorted.top.is_none() { 1.0 } else { 0.0 };
                 let mut posterior: Vec<(String, f32)> =
                     self.names().into_iter().zip(sorted.p.iter().copied()).collect();
@@ -80,6 +104,15 @@ impl Sorter {
                 let top = best.filter(|_| sorted.sure || !self.abstain).unwrap_or((NONE.to_owned(), none));
                 Answer { top, posterior }
             }
+        })
+    }
+}
+
+impl By {
+    fn has_encoder(&self) -> bool {
+        match self {
+            Self::Domains(_) => false,
+            Self::Labels(topics) => topics.encoder.is_some(),
         }
     }
 }

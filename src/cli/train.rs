@@ -15,7 +15,9 @@ use crate::classify::artifact::{self, Artifact};
 use crate::classify::labelled::{Example, FILES, Split};
 use crate::classify::measure::{self, Change, Score};
 use crate::classify::taxonomy::Taxonomy;
+use crate::cli::classify::Tier;
 use crate::cli::train_topics::{self, Asked};
+use crate::tier;
 use crate::train::own::Fields;
 use crate::train::run::{DECAY, Options, RATE};
 use crate::train::topics;
@@ -59,6 +61,9 @@ struct DomainArgs {
     /// Where the artifact goes; its provenance goes beside it as .json [default: eval/artifacts/ for shipped taxonomies]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Also train the head of the encoder tier; needs `wattroute models pull minilm`
+    #[arg(long, value_enum, default_value = "fast")]
+    tier: Tier,
     /// Seed of every random choice
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -98,10 +103,14 @@ fn taxonomy(args: &DomainArgs) -> Result<(), String> {
     let label = args.label_field.clone().unwrap_or_else(|| if shipped { "category" } else { "label" }.to_owned());
     let fields = Fields { text: args.field.clone(), label };
     let options = topics::Options { seed: args.seed, epochs: args.epochs };
-    train_topics::train(&Asked { taxonomy, data: &data, out: &out, fields, options })
+    let encoder = if args.tier == Tier::Fast { None } else { Some(tier::encoder(None)?) };
+    train_topics::train(&Asked { taxonomy, data: &data, out: &out, fields, options, encoder })
 }
 
 fn train(args: &DomainArgs) -> Result<(), String> {
+    if args.tier != Tier::Fast {
+        return Err("the 22 domains are sorted by the fast tier alone: --tier encoder is for other taxonomies".into());
+    }
     let data = args.data.clone().unwrap_or_else(|| PathBuf::from("eval/data/domain"));
     let target = args.out.clone().unwrap_or_else(|| PathBuf::from("eval/artifacts/domain.bin"));
     let options = Options { seed: args.seed, epochs: args.epochs };

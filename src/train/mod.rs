@@ -7,8 +7,10 @@
 
 pub mod augment;
 pub mod dense;
+pub mod encoder;
 pub mod front;
 pub mod head;
+pub mod noise;
 pub mod own;
 pub mod report;
 pub mod run;

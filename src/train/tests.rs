@@ -64,7 +64,7 @@ fn a_few_hundred_rows_and_a_label_with_three_make_a_calibrated_classifier() {
     // All three examples teach, whatever side their hash puts them on.
     sides.train.extend(sides.test.extract_if(.., |s| s.label == 3));
     let (trained, _) =
-        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 8 }, &|| ()).unwrap();
+        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 8 }, (None, &|| ())).unwrap();
     let again = file::parse(&file::render(&trained)).unwrap();
     assert_eq!(again, trained);
     let right = sides.test.iter().filter(|s| again.sort(&s.text).top == Some(s.label)).count();
@@ -83,7 +83,7 @@ fn training_twice_gives_the_same_bytes() {
     let sides = read(&rows()).unwrap();
     let bytes = || {
         let options = Options { seed: 7, epochs: 2 };
-        topics::fit(&taxonomy, &sides.train, &sides.dev, &options, &|| ()).map(|(t, _)| file::render(&t))
+        topics::fit(&taxonomy, &sides.train, &sides.dev, &options, (None, &|| ())).map(|(t, _)| file::render(&t))
     };
     assert_eq!(bytes(), bytes());
 }
@@ -113,7 +113,8 @@ fn too_little_is_an_error_that_says_what_is_missing() {
     assert!(read(&rows()[..5]).err().unwrap().contains("at least 20"));
     let taxonomy = Taxonomy::parse(TAXONOMY).unwrap();
     let sides = read(&rows()[..300]).unwrap();
-    let why = topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 1 }, &|| ()).unwrap_err();
+    let why =
+        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 1 }, (None, &|| ())).unwrap_err();
     assert!(why.contains("no training example of: seeds"), "{why}");
 }
 

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 
 use super::dense::{self, Row, Scored};
+use super::encoder::{self, Seen, Vectors};
+use super::noise;
 use super::solver::{self, Doc};
 use crate::classify::features::{CHAR_BITS, Group, SHAPES, WORD_BITS, scan};
 use crate::classify::taxonomy::Taxonomy;
@@ -63,28 +65,45 @@ pub enum Chosen {
     Shared,
 }
 
-/// Trains; `tick` is called [`Options::ticks`] times.
+/// Trains; the second of `told` is called [`Options::ticks`] times. With sentence vectors there is a head for them, too.
 pub fn fit(
     taxonomy: &Taxonomy,
     train: &[Sample],
     dev: &[Sample],
     options: &Options,
-    tick: &(dyn Fn() + Sync),
+    told: (Option<&Vectors>, &(dyn Fn() + Sync)),
 ) -> Result<(Topics, Chosen), String> {
+    let (vectors, tick) = told;
     enough(taxonomy, train)?;
+    let train = &noise::doubled(train, options.seed);
     let models = fold_models(taxonomy, train, options, tick);
     let full = models.last().ok_or("no final model")?;
-    let rows: Vec<Row> = train.iter().filter_map(|s| row(models.get(s.fold).filter(|_| s.fold < FOLDS)?, s)).collect();
-    let (chosen, unseen) = choose(&rows, taxonomy.labels.len(), options.seed)?;
+    let unseen = |s: &Sample| row(models.get(s.fold).filter(|_| s.fold < FOLDS)?, s);
+    let (texts, rows): (Vec<&str>, Vec<Row>) = train.iter().filter_map(|s| Some((s.text.as_str(), unseen(s)?))).unzip();
+    let (chosen, crossed) = choose(&rows, taxonomy.labels.len(), options.seed)?;
     let mut fast = head(chosen, &rows.iter().collect::<Vec<_>>(), taxonomy.labels.len(), options.seed)?;
     let dev_rows: Vec<Row> = dev.iter().filter_map(|s| row(full, s)).collect();
     if dev_rows.len() >= DEV_ENOUGH {
         let scored: Vec<Scored> = dev_rows.iter().map(|r| (fast.logits(&r.x), r.label, r.weight)).collect();
         dense::settle(&mut fast, &scored);
     } else {
-        dense::settle(&mut fast, &unseen);
+        dense::settle(&mut fast, &crossed);
     }
-    Ok((Topics { fast, ..full.clone() }, chosen))
+    let encoder = match vectors {
+        Some(vectors) => {
+            let seen = texts.iter().zip(&rows).map(|(text, r)| Seen {
+                text,
+                logits: fast.logits(&r.x),
+                label: r.label,
+                weight: r.weight,
+                fold: r.fold,
+            });
+            let seen = seen.collect();
+            Some(encoder::fit(seen, taxonomy.labels.len(), options.seed, vectors, &|| ())?)
+        }
+        None => None,
+    };
+    Ok((Topics { fast, encoder, ..full.clone() }, chosen))
 }
 
 /// An error that says which labels are without examples.

@@ -7,6 +7,7 @@ mod cascade;
 mod config;
 mod cut_stream;
 mod embedded;
+mod encoder;
 mod energy;
 mod feedback;
 mod hang_up;

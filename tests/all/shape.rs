@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["api", "backend", "cache", "classify", "energy", "journal", "meter", "policy", "relay", "state", "tee"],
     ),
     ("relay", &["api", "backend", "journal"]),
+    ("tier", &["cache", "engine", "models"]),
     ("tee", &["backend", "cache", "energy", "policy"]),
     ("headers", &["energy", "policy"]),
     ("learn", &["backend", "classify", "energy", "journal", "predict", "state"]),

@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use crate::engine::encoder::pieces::Pieces;
 use crate::engine::encoder::tensors::Tensors;
 use crate::engine::packed::Packed;
@@ -90,7 +92,7 @@ impl Encoder {
             row.iter_mut().zip(&segments).for_each(|(p, s)| *p += s);
         }
         let norm = tensors.norm("embeddings.LayerNorm")?;
-        let layers = (0..LAYERS).map(|at| Layer::read(&tensors, at)).collect::<Result<_, _>>()?;
+        let layers = (0..LAYERS).into_par_iter().map(|at| Layer::read(&tensors, at)).collect::<Result<_, _>>()?;
         Ok(Self { pieces, words, positions, norm, layers, pool: Pool::new(threads), level: Level::detect() })
     }
 
