@@ -15,7 +15,7 @@ use super::say;
 use crate::policy::{self, Policy};
 use crate::replay::outcome::Outcome;
 use crate::replay::page::{self, texts};
-use crate::replay::run::{self, Request, Watch};
+use crate::replay::run::{self, Ask, Request, Watch};
 use crate::replay::show;
 
 /// Policies when none is named.
@@ -33,12 +33,18 @@ An outcome table is NAME.jsonl.gz, one query a line with arrays `ok` (or `score`
 per model, and NAME.models.json beside it with `models`: the order of those arrays. Exit codes: 0 done, 1 failed, 2 usage.")]
 pub struct Args {
     /// Outcome table: plain, gzip or zstd
-    #[arg(long, value_name = "NAME.jsonl.gz")]
-    outcomes: PathBuf,
-    /// Model of the table that stands for the local side
+    #[arg(long, value_name = "NAME.jsonl.gz", required_unless_present = "log", conflicts_with = "log")]
+    outcomes: Option<PathBuf>,
+    /// Another log, without labels: these come from the tables of both models, and are marked as predicted
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// What the log is, where its first line does not tell: journal, openai-batch, litellm, helicone, langfuse, mooncake, wildchat, sharegpt, chat or csv
+    #[arg(long, value_name = "NAME", requires = "log")]
+    format: Option<String>,
+    /// Model of the outcome table that stands for the local side; of a log, a table's name or file
     #[arg(long, value_name = "MODEL")]
     weak: String,
-    /// Model of the table that stands for the cloud
+    /// The same for the cloud
     #[arg(long, value_name = "MODEL")]
     strong: String,
     /// A shipped policy or a file; again for more [default: all shipped ones]
@@ -110,7 +116,10 @@ fn tell(args: &Args, outcome: &Outcome) -> ExitCode {
     }
     if let Some(path) = &args.html {
         let texts = match args.with_text {
-            true => texts::of(outcome, &args.outcomes),
+            true => match &args.outcomes {
+                Some(table) => texts::of(outcome, table),
+                None => Err("--with-text goes with --outcomes".to_owned()),
+            },
             false => Ok(BTreeMap::new()),
         };
         let date = jiff::Zoned::now().date().to_string();
@@ -168,8 +177,14 @@ fn request(args: &Args) -> Result<Request, String> {
     if args.seats == 0 {
         return Err("--seats must be at least 1".to_owned());
     }
+    let (file, ask) = match (&args.outcomes, &args.log) {
+        (Some(table), _) => (table.clone(), Ask::Outcomes),
+        (None, Some(log)) => (log.clone(), Ask::Log { format: args.format.clone() }),
+        (None, None) => return Err("--outcomes or --log is needed".to_owned()),
+    };
     Ok(Request {
-        file: args.outcomes.clone(),
+        file,
+        ask,
         weak: args.weak.clone(),
         strong: args.strong.clone(),
         policies,

@@ -13,7 +13,7 @@ use super::{fail, say};
 use crate::classify::Classifier;
 use crate::policy;
 use crate::replay::prepare::{Gathered, gather};
-use crate::replay::run::Request;
+use crate::replay::run::{Ask, Request};
 use crate::tables::show::{figure, maybe};
 use crate::tune::cases::{self, Split};
 use crate::tune::judge::{Limits, Sums};
@@ -207,6 +207,7 @@ fn limits(args: &Args) -> Limits {
 
 fn request(args: &Args) -> Result<Request, String> {
     Ok(Request {
+        ask: Ask::Outcomes,
         file: args.outcomes.clone(),
         weak: args.weak.clone(),
         strong: args.strong.clone(),

@@ -1,5 +1,7 @@
 //! One logged query, ready to be decided again.
 
+use super::predictions::Expected;
+
 /// Folds of a cross-fitted prediction.
 pub const FOLDS: usize = 5;
 
@@ -26,6 +28,8 @@ pub struct Case {
     pub weak: Arm,
     /// What the strong model made of it.
     pub strong: Arm,
+    /// What tables expect of it, in a log without labels.
+    pub expected: Option<Expected>,
 }
 
 /// What one model made of a query.

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use super::case::Case;
+use super::form::Form;
 use super::outcome::BadLine;
-use super::outcomes::{self, Columns, Read};
+use super::outcomes::Read;
 use super::predictions::Counts;
 use super::run::Request;
 use super::source::{Chunk, Lines};
+use crate::classify::domain::Domain;
 
 /// Lines of a batch.
 pub const LINES: usize = 4096;
@@ -22,9 +24,10 @@ const OTHER: &str = "(other)";
 pub type Parsed = Vec<Result<Read, BadLine>>;
 
 /// Reads a batch; empty lines are passed over.
-pub fn parse(columns: Columns, chunk: &Chunk) -> Parsed {
+pub fn parse(form: &Form, chunk: &Chunk) -> Parsed {
     let lines = chunk.lines().filter(|(_, line)| !line.trim_ascii().is_empty());
-    lines.map(|(n, line)| outcomes::read(n, line, columns).map_err(|why| BadLine { line: n, why })).collect()
+    let read = |(n, line)| form.read(n, line).map_err(|why| BadLine { line: n, why }).transpose();
+    lines.filter_map(read).collect()
 }
 
 /// Names of the log's domains, in the order of their first query.
@@ -36,6 +39,15 @@ pub struct Names {
 }
 
 impl Names {
+    /// The taxonomy's, in its order.
+    pub fn of_the_taxonomy() -> Self {
+        let mut names = Self::default();
+        for domain in Domain::all() {
+            names.index(domain.name());
+        }
+        names
+    }
+
     /// The index of a name.
     pub fn index(&mut self, name: &str) -> usize {
         if let Some(index) = self.index.get(name) {
@@ -52,6 +64,7 @@ impl Names {
 }
 
 /// What the first pass tells.
+#[derive(Default)]
 pub struct Learned {
     /// Labels by domain and fold.
     pub counts: Counts,
@@ -69,14 +82,14 @@ pub struct Learned {
 ///
 /// # Errors
 /// File and line: nothing in it can be used, or its labels are of two kinds.
-pub fn learn(request: &Request, columns: Columns, stated: Option<f64>, names: &mut Names) -> Result<Learned, String> {
+pub fn learn(request: &Request, form: &Form, stated: Option<f64>, names: &mut Names) -> Result<Learned, String> {
     let mut lines = Lines::open(&request.file)?;
     let (mut cases, mut top, mut graded, mut by_chars): (Vec<Case>, f64, usize, bool) = (Vec::new(), 0.0, 0, false);
     let mut first_bad: Option<BadLine> = None;
     let mut left = request.limit.unwrap_or(u64::MAX);
     while let Some(chunk) = lines.chunk(LINES.min(usize::try_from(left).unwrap_or(LINES)))? {
         left -= chunk.len() as u64;
-        for read in parse(columns, &chunk) {
+        for read in parse(form, &chunk) {
             match read {
                 Ok(mut read) => {
                     read.case.domain_index = names.index(&read.case.domain);

@@ -194,6 +194,7 @@ pub fn read(line: u64, bytes: &[u8], columns: Columns) -> Result<Read, String> {
         arrival_s: row.arrival_ms.map(|ms| ms / 1e3),
         weak: arm(a, tw.or(cw), uw, lw),
         strong: arm(b, ts.or(cs), us, ls),
+        expected: None,
     };
     let top = if graded { row.score.map_or(0.0, |raw| most(raw.get())) } else { 1.0 };
     Ok(Read { case, graded, by_chars: row.out_tokens.is_none() && row.out_chars.is_some(), top })

@@ -25,6 +25,9 @@ pub struct Expected {
 pub enum Predictions {
     /// Shrunk coverage of the query's domain, both sides.
     Domain(Domains),
+    /// Tables of both sides, under the classifier's distribution: each query carries what they expect. With it, what they expect
+    /// of a query of which nothing is known.
+    Tables(Expected),
 }
 
 impl Predictions {
@@ -32,6 +35,7 @@ impl Predictions {
     pub fn of(&self, case: &Case) -> Expected {
         match self {
             Self::Domain(domains) => domains.of(case.domain_index, case.fold()),
+            Self::Tables(unknown) => case.expected.unwrap_or(*unknown),
         }
     }
 
@@ -39,7 +43,7 @@ impl Predictions {
     pub fn domain_keeps(&self, case: &Case) -> bool {
         let gain = |e: Expected| e.strong.mean - e.weak.mean;
         match self {
-            Self::Domain(domains) => gain(domains.of(case.domain_index, case.fold())) < gain(self.mean(case)) - 1e-9,
+            Self::Domain(_) | Self::Tables(_) => gain(self.of(case)) < gain(self.mean(case)) - 1e-9,
         }
     }
 
@@ -48,6 +52,7 @@ impl Predictions {
         match self {
             // The last row is that of no domain.
             Self::Domain(domains) => domains.of(usize::MAX, case.fold()),
+            Self::Tables(unknown) => *unknown,
         }
     }
 
@@ -60,6 +65,7 @@ impl Predictions {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Domain(_) => "domain",
+            Self::Tables(_) => "tables",
         }
     }
 }

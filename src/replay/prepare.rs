@@ -1,16 +1,20 @@
 //! Before the queries: the models, what the first pass learns, and everything that decides and prices.
 
+use std::sync::Arc;
+
 use super::case::Case;
 use super::cost;
 use super::decide::Known;
+use super::form::{Form, Unlabelled};
 use super::learned::{LINES, Learned, Names, learn, parse};
 use super::outcomes::{Columns, Model, Models};
 use super::predictions::Predictions;
 use super::reader::Reader;
-use super::run::Request;
+use super::run::{Ask, Request};
 use super::simulate::Setup;
 use super::source::Lines;
 use super::taxonomy::domain_of;
+use crate::classify::domain::Posterior;
 
 /// A log whose first pass is made.
 pub struct Prepared<'a> {
@@ -33,6 +37,41 @@ pub struct Prepared<'a> {
 /// # Errors
 /// File and line, and what is wrong there.
 pub fn prepare(request: &Request) -> Result<Prepared<'_>, String> {
+    let opened = match &request.ask {
+        Ask::Outcomes => labelled(request)?,
+        Ask::Log { format } => unlabelled(request, format.as_deref())?,
+    };
+    let [weak, strong] = opened.pair;
+    let setup = Setup {
+        policies: request.policies.clone(),
+        predictions: opened.predictions,
+        local: cost::local(&weak, &request.stated)?,
+        cloud: cost::cloud(&strong, &request.stated)?,
+        weak: format!("local/{}", weak.id).into(),
+        strong: format!("cloud/{}", strong.id).into(),
+        scale: opened.learned.scale,
+        seed: request.seed,
+        diff: request.diff,
+        taxonomy: opened.names.all.iter().map(|name| domain_of(name)).collect(),
+        known: Known::default(),
+    };
+    let mut reader = Reader::new(request, Arc::new(opened.form), opened.names);
+    opened.labels.clone_into(&mut reader.log.labels);
+    Ok(Prepared { reader, learned: opened.learned, setup, models: opened.models, weak, strong })
+}
+
+/// A log, ready to be read.
+struct Opened {
+    form: Form,
+    models: Models,
+    pair: [Model; 2],
+    learned: Learned,
+    predictions: Predictions,
+    names: Names,
+    labels: &'static str,
+}
+
+fn labelled(request: &Request) -> Result<Opened, String> {
     let models = Models::beside(&request.file)?;
     let at = Models::path(&request.file);
     let find = |name: &str| models.find(name).map_err(|e| format!("{}: {e}", at.display()));
@@ -40,30 +79,28 @@ pub fn prepare(request: &Request) -> Result<Prepared<'_>, String> {
     if weak == strong {
         return Err(format!("weak and strong are the same model: {}", request.weak));
     }
-    let columns = Columns { weak, strong, models: models.models.len(), text: false };
+    let form = Form::Outcomes(Columns { weak, strong, models: models.models.len(), text: false });
     let (Some(weak), Some(strong)) = (models.models.get(weak).cloned(), models.models.get(strong).cloned()) else {
         return Err("the models file changed".to_owned());
     };
     let mut names = Names::default();
-    let learned = learn(request, columns, models.score_max, &mut names)?;
-    let local = cost::local(&weak, &request.stated)?;
-    let cloud = cost::cloud(&strong, &request.stated)?;
-    let setup = Setup {
-        policies: request.policies.clone(),
-        predictions: Predictions::Domain(learned.counts.domains()),
-        local,
-        cloud,
-        weak: format!("local/{}", weak.id).into(),
-        strong: format!("cloud/{}", strong.id).into(),
-        scale: learned.scale,
-        seed: request.seed,
-        diff: request.diff,
-        taxonomy: names.all.iter().map(|name| domain_of(name)).collect(),
-        known: Known::default(),
-    };
-    let mut reader = Reader::new(request, columns, names);
-    reader.log.labels = if learned.graded { "grades" } else { "right or wrong" }.to_owned();
-    Ok(Prepared { reader, learned, setup, models, weak, strong })
+    let learned = learn(request, &form, models.score_max, &mut names)?;
+    let predictions = Predictions::Domain(learned.counts.domains());
+    let labels = if learned.graded { "grades" } else { "right or wrong" };
+    Ok(Opened { form, models, pair: [weak, strong], learned, predictions, names, labels })
+}
+
+fn unlabelled(request: &Request, format: Option<&str>) -> Result<Opened, String> {
+    let log = Unlabelled::open(&request.file, format, &request.weak, &request.strong)?;
+    Ok(Opened {
+        models: Models::default(),
+        pair: log.models(),
+        predictions: Predictions::Tables(log.expected(&Posterior::none(), 0.0)),
+        form: Form::Log(Box::new(log)),
+        learned: Learned { scale: 1.0, ..Learned::default() },
+        names: Names::of_the_taxonomy(),
+        labels: "predicted",
+    })
 }
 
 /// Every query of a log at once, for a search.
@@ -85,7 +122,7 @@ pub fn gather(request: &Request) -> Result<Gathered, String> {
     let mut lines = Lines::open(&request.file)?;
     let mut cases = Vec::new();
     while let Some(chunk) = lines.chunk(LINES)? {
-        for row in parse(reader.columns, &chunk) {
+        for row in parse(&Arc::clone(&reader.form), &chunk) {
             match row.and_then(|read| reader.admit(read.case)) {
                 Ok(case) => cases.push(case),
                 Err(bad) => reader.bad(bad)?,

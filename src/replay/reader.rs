@@ -2,15 +2,16 @@
 //! and between them everything that needs the log's order. Memory is a few rounds of batches, whatever the log's size.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 use rayon::prelude::*;
 
 use super::case::{Case, hash};
+use super::form::Form;
 use super::learned::{LINES, Names, Parsed, parse};
 use super::outcome::{BadLine, Log};
-use super::outcomes::Columns;
 use super::partial::Partial;
 use super::queue::Device;
 use super::run::{Request, Watch};
@@ -27,8 +28,8 @@ const SHOWN: usize = 10;
 pub struct Reader<'a> {
     /// What is asked for.
     pub request: &'a Request,
-    /// What to look for in a row.
-    pub columns: Columns,
+    /// How a line becomes a query.
+    pub form: Arc<Form>,
     /// Domains of the log.
     pub names: Names,
     keys: HashSet<u64>,
@@ -45,14 +46,14 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Ready to read.
-    pub fn new(request: &'a Request, columns: Columns, names: Names) -> Self {
+    pub fn new(request: &'a Request, form: Arc<Form>, names: Names) -> Self {
         Self {
             request,
-            columns,
             names,
             keys: HashSet::new(),
             forgot: false,
-            log: Log { file: request.file.display().to_string(), format: "outcome table".to_owned(), ..Log::default() },
+            log: Log { file: request.file.display().to_string(), format: form.name().to_owned(), ..Log::default() },
+            form,
             first_arrival: None,
             last_arrival: 0.0,
             timed: true,
@@ -112,8 +113,8 @@ impl<'a> Reader<'a> {
         partial: &mut Partial,
         devices: &mut Vec<Device>,
     ) -> Result<(), String> {
-        let columns = self.columns;
-        let parsed: Vec<Parsed> = chunks.par_iter().map(|chunk| parse(columns, chunk)).collect();
+        let form = Arc::clone(&self.form);
+        let parsed: Vec<Parsed> = chunks.par_iter().map(|chunk| parse(&form, chunk)).collect();
         let mut batches = Vec::with_capacity(parsed.len());
         for rows in parsed {
             let mut batch = Vec::with_capacity(rows.len());

@@ -12,16 +12,30 @@ use super::learned::Learned;
 use super::outcome::Outcome;
 use super::outcomes::Models;
 use super::partial::Partial;
+use super::predictions::Predictions;
 use super::prepare::{Prepared, prepare};
 use super::reader::{REMEMBERED, Reader};
 use super::simulate::Setup;
 use crate::clock;
 use crate::policy::Policy;
 
+/// What a file is.
+pub enum Ask {
+    /// An outcome table.
+    Outcomes,
+    /// Another log, of this format if it is stated.
+    Log {
+        /// A name of [`super::shapes::SHAPES`], or `csv`.
+        format: Option<String>,
+    },
+}
+
 /// What is asked for.
 pub struct Request {
-    /// The outcome table.
+    /// The file.
     pub file: PathBuf,
+    /// What it is.
+    pub ask: Ask,
     /// Name of the weak model.
     pub weak: String,
     /// Name of the strong model.
@@ -159,10 +173,12 @@ fn warnings(outcome: &Outcome, policies: &[Arc<Policy>], forgot: bool) -> Vec<St
 }
 
 fn told(reader: &Reader<'_>, setup: &Setup, learned: &Learned) -> Vec<String> {
-    let mut out = vec![format!(
+    let mut out = vec![match setup.predictions {
+        Predictions::Tables(_) => "PREDICTED: the log has no labels; what is right, and at which odds, is what the tables of both models expect of each query's domain: quality figures are expectations, and their intervals hold the spread of the queries alone".to_owned(),
+        Predictions::Domain(_) => format!(
         "predictions: coverage of the log's domains, both sides, shrunk, {} labelled queries, five folds by the prompt's stem: no query sees its own label",
         learned.counts.n()
-    )];
+    )}];
     if learned.graded {
         let how = if learned.stated_scale { "stated in the models file" } else { "the largest that any model got" };
         out.push(format!("grades are divided by {} ({how}); accuracy is the mean grade", learned.scale));

@@ -282,3 +282,52 @@ fn bad_input_is_named_with_file_and_line() {
         pair(&here("clock.jsonl"), &["--strict"]).contains("clock.jsonl:3: it arrived 2.000 s before an earlier line")
     );
 }
+
+/// A log without labels: expectations of shipped tables, marked as predicted; text moves decisions, a trace has none.
+#[test]
+fn logs_without_labels_are_replayed_against_tables_and_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name).display().to_string();
+    let run_log = |file: &str, more: &[&str]| {
+        let mut args =
+            vec!["--log", file, "--weak", "llama-3.1-8b-instruct", "--strong", "gemini-1.5-pro-002", "--json"];
+        args.extend(more);
+        run(&args)
+    };
+    let trace: String = (0..500).map(|i| format!("{},{},{}\n", 700 * i, 300 + i, 80)).collect();
+    std::fs::write(here("trace.csv"), format!("arrival_ms,in_tokens,out_tokens\n{trace}bad\n")).unwrap();
+    let out = run_log(&here("trace.csv"), &[]);
+    let outcome: Value =
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&out.stderr)));
+    assert_eq!(
+        (&outcome["log"]["labels"], &outcome["log"]["replayed"], &outcome["log"]["bad"]),
+        (&json!("predicted"), &json!(500), &json!(1))
+    );
+    assert_eq!((&outcome["predictor"], &outcome["log"]["format"]), (&json!("tables"), &json!("csv trace")));
+    assert!(outcome["assumptions"][0].as_str().unwrap().starts_with("PREDICTED"));
+    let local = policy(&outcome, "all-local");
+    assert!(f(&local["load"]["utilisation"]) > 0.1 && f(&local["accuracy"]) < f(&local["accuracy_strong"]));
+    let ask = |i: i32, text: &str| {
+        json!({ "conversation_hash": format!("c{i}"), "timestamp": 1_700_000_000 + i,
+        "conversation": [{ "role": "user", "content": text }, { "role": "assistant", "content": "x".repeat(400) }] })
+        .to_string()
+    };
+    let texts = [
+        "Is an oral contract for the sale of land enforceable under the statute of frauds?",
+        "Write a Python function that sorts a list with quicksort.",
+    ];
+    let rows: Vec<String> = (0..40).map(|i| ask(i, texts[i as usize % 2])).collect();
+    std::fs::write(here("wild.jsonl"), rows.join("\n")).unwrap();
+    let out = run_log(&here("wild.jsonl"), &["--policy", "fast"]);
+    let outcome: Value =
+        serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&out.stderr)));
+    let domains: Vec<&str> =
+        outcome["policies"][0]["by_domain"].as_array().unwrap().iter().map(|d| d["domain"].as_str().unwrap()).collect();
+    assert_eq!(domains, ["Computer and mathematical", "Legal services"]);
+    // What cannot be read is named.
+    std::fs::write(here("odd.jsonl"), "{\"foo\":1,\"bar\":2}\n").unwrap();
+    let e = String::from_utf8(run_log(&here("odd.jsonl"), &[]).stderr).unwrap();
+    assert!(e.contains("odd.jsonl:1: is JSON with the keys ") && e.contains("langfuse"), "{e}");
+    let e = refused(&["--log", &here("wild.jsonl"), "--weak", "lama-3.1-8b-instruct", "--strong", "gpt-4o"]);
+    assert!(e.contains("did you mean `llama-3.1-8b-instruct`?"), "{e}");
+}

@@ -1,0 +1,349 @@
+//! Logs that other programs write: told apart by their first line, and reduced to time, tokens and the user's words. Pure.
+
+use serde_json::Value;
+
+use super::outcomes::CHARS_PER_TOKEN;
+
+/// A log of JSON objects.
+#[derive(Debug)]
+pub struct Shape {
+    /// What it is called in output and after `--format`.
+    pub name: &'static str,
+    /// Keys that its objects have.
+    needs: &'static [&'static str],
+    id: &'static [&'static str],
+    at: &'static [&'static str],
+    text: &'static [&'static str],
+    input: &'static [&'static str],
+    output: &'static [&'static str],
+}
+
+/// Told apart in this order.
+pub const SHAPES: [Shape; 9] = [
+    Shape {
+        name: "journal",
+        needs: &["decision_id", "arrived_ms"],
+        id: &["/decision_id"],
+        at: &["/arrived_ms"],
+        text: &[],
+        input: &["/input_tokens"],
+        output: &["/output_tokens"],
+    },
+    Shape {
+        name: "openai-batch",
+        needs: &["custom_id"],
+        id: &["/custom_id"],
+        at: &["/response/body/created"],
+        text: &["/body/messages"],
+        input: &["/response/body/usage/prompt_tokens"],
+        output: &["/response/body/usage/completion_tokens"],
+    },
+    Shape {
+        name: "litellm",
+        needs: &["spend", "startTime"],
+        id: &["/request_id"],
+        at: &["/startTime"],
+        text: &["/messages"],
+        input: &["/prompt_tokens"],
+        output: &["/completion_tokens"],
+    },
+    Shape {
+        name: "helicone",
+        needs: &["request_created_at"],
+        id: &["/request_id", "/id"],
+        at: &["/request_created_at"],
+        text: &["/request_body/messages", "/prompt"],
+        input: &["/prompt_tokens"],
+        output: &["/completion_tokens"],
+    },
+    Shape {
+        name: "langfuse",
+        needs: &["startTime", "input"],
+        id: &["/id", "/traceId"],
+        at: &["/startTime"],
+        text: &["/input/messages", "/input"],
+        input: &["/usageDetails/input", "/usage/input", "/usage/promptTokens", "/promptTokens", "/inputUsage"],
+        output: &[
+            "/usageDetails/output",
+            "/usage/output",
+            "/usage/completionTokens",
+            "/completionTokens",
+            "/outputUsage",
+        ],
+    },
+    Shape {
+        name: "mooncake",
+        needs: &["input_length", "output_length"],
+        id: &[],
+        at: &["/timestamp"],
+        text: &[],
+        input: &["/input_length"],
+        output: &["/output_length"],
+    },
+    Shape {
+        name: "wildchat",
+        needs: &["conversation"],
+        id: &["/conversation_hash", "/conversation_id", "/id"],
+        at: &["/timestamp", "/tstamp"],
+        text: &["/conversation"],
+        input: &[],
+        output: &[],
+    },
+    Shape {
+        name: "sharegpt",
+        needs: &["conversations"],
+        id: &["/id"],
+        at: &["/timestamp"],
+        text: &["/conversations"],
+        input: &[],
+        output: &[],
+    },
+    Shape {
+        name: "chat",
+        needs: &["messages"],
+        id: &["/id"],
+        at: &["/created", "/timestamp"],
+        text: &["/messages"],
+        input: &["/usage/prompt_tokens", "/prompt_tokens"],
+        output: &["/usage/completion_tokens", "/completion_tokens"],
+    },
+];
+
+/// Columns of a trace: when, how many tokens in, how many out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns {
+    at: usize,
+    input: usize,
+    output: usize,
+    /// Columns in all.
+    all: usize,
+}
+
+/// What a log is.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// One object a line.
+    Json(&'static Shape),
+    /// A header, then one query a line.
+    Csv(Columns),
+}
+
+impl Kind {
+    /// The word in output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json(shape) => shape.name,
+            Self::Csv(_) => "csv trace",
+        }
+    }
+}
+
+/// One logged query without labels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Logged {
+    /// Its key, if it has one.
+    pub id: Option<String>,
+    /// When, in seconds of some clock.
+    pub at: Option<f64>,
+    /// Prompt tokens.
+    pub input: Option<f64>,
+    /// Output tokens.
+    pub output: Option<f64>,
+    /// What the user wrote; empty where the log has no text.
+    pub text: String,
+}
+
+/// What a log is, by its first line; `named` is what the user says it is.
+///
+/// # Errors
+/// What it looks like, and what can be read.
+pub fn detect(first: &[u8], named: Option<&str>) -> Result<Kind, String> {
+    let readable = || SHAPES.iter().map(|s| s.name).chain(["csv"]).collect::<Vec<_>>().join(", ");
+    if let Some(name) = named.filter(|n| *n != "csv") {
+        let shape = SHAPES.iter().find(|s| s.name == name);
+        return shape.map(Kind::Json).ok_or_else(|| format!("no format `{name}`; read are: {}", readable()));
+    }
+    if let Ok(Value::Object(map)) = serde_json::from_slice::<Value>(first) {
+        let found = SHAPES.iter().find(|s| s.needs.iter().all(|key| map.contains_key(*key)));
+        let keys: Vec<&str> = map.keys().map(String::as_str).take(12).collect();
+        return found.map(Kind::Json).ok_or_else(|| {
+            let table = if map.contains_key("ok") || map.contains_key("score") {
+                "; an outcome table goes with --outcomes"
+            } else {
+                ""
+            };
+            format!("is JSON with the keys {}, which is no format read here: {}{table}", keys.join(", "), readable())
+        });
+    }
+    let head = String::from_utf8_lossy(first).to_lowercase();
+    let names: Vec<&str> = head.split(',').map(|n| n.trim().trim_matches('"')).collect();
+    let column = |known: &[&str]| names.iter().position(|n| known.contains(n));
+    let at = column(&["arrival_ms", "timestamp", "arrived_at", "time"]);
+    let input = column(&["in_tokens", "contexttokens", "input_length", "prompt_tokens", "num_prefill_tokens"]);
+    let output = column(&["out_tokens", "generatedtokens", "output_length", "completion_tokens", "num_decode_tokens"]);
+    match (at, input, output) {
+        (Some(at), Some(input), Some(output)) => Ok(Kind::Csv(Columns { at, input, output, all: names.len() })),
+        _ if names.len() > 1 => Err(format!(
+            "looks like CSV with {} columns, but a time, tokens in and tokens out are not all among their names (arrival_ms or \
+             TIMESTAMP, in_tokens or ContextTokens, out_tokens or GeneratedTokens)",
+            names.len()
+        )),
+        _ => Err(format!("is neither JSON lines nor CSV; read are: {}", readable())),
+    }
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn read(kind: Kind, line: &[u8]) -> Result<Logged, String> {
+    match kind {
+        Kind::Csv(columns) => trace(columns, line),
+        Kind::Json(shape) => {
+            let value: Value = serde_json::from_slice(line).map_err(|e| format!("is not JSON: {e}"))?;
+            if !shape.needs.iter().all(|key| value.get(key).is_some()) {
+                return Err(format!("is not a row of a {} log: it lacks {}", shape.name, shape.needs.join(" or ")));
+            }
+            Ok(object(shape, &value))
+        }
+    }
+}
+
+fn trace(columns: Columns, line: &[u8]) -> Result<Logged, String> {
+    let text = std::str::from_utf8(line).map_err(|_| "is not text".to_owned())?;
+    let cells: Vec<&str> = text.split(',').map(|c| c.trim().trim_matches('"')).collect();
+    if cells.len() != columns.all {
+        return Err(format!("has {} columns, the header {}", cells.len(), columns.all));
+    }
+    let cell = |i: usize| cells.get(i).copied().unwrap_or_default();
+    let tokens = |i: usize| cell(i).parse::<f64>().ok().filter(|x| x.is_finite() && *x >= 0.0);
+    let at = cell(columns.at).parse::<f64>().map(|ms| ms / 1e3).ok().or_else(|| civil(cell(columns.at)));
+    match (at, tokens(columns.input), tokens(columns.output)) {
+        (Some(at), Some(input), Some(output)) => {
+            Ok(Logged { at: Some(at), input: Some(input), output: Some(output), ..Logged::default() })
+        }
+        _ => Err("has no time or no token counts".to_owned()),
+    }
+}
+
+fn object(shape: &Shape, value: &Value) -> Logged {
+    let first = |paths: &[&str]| paths.iter().find_map(|p| value.pointer(p)).filter(|v| !v.is_null());
+    let number = |paths: &[&str]| first(paths).and_then(Value::as_f64).filter(|x| *x >= 0.0);
+    let words = first(shape.text).map(words).unwrap_or_default();
+    let id = first(shape.id).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
+    Logged {
+        id,
+        at: first(shape.at).and_then(|v| seconds(v, shape.name == "mooncake")),
+        input: number(shape.input).or_else(|| (words.asked > 0).then(|| words.asked as f64 / CHARS_PER_TOKEN)),
+        output: number(shape.output).or_else(|| (words.answered > 0).then(|| words.answered as f64 / CHARS_PER_TOKEN)),
+        text: words.user,
+    }
+}
+
+/// Seconds of a number (milliseconds where it is too large for seconds, or where the format counts them) or of a date.
+fn seconds(value: &Value, milliseconds: bool) -> Option<f64> {
+    match value {
+        Value::Number(n) => n.as_f64().map(|x| if milliseconds || x >= 1e11 { x / 1e3 } else { x }),
+        Value::String(s) => civil(s),
+        _ => None,
+    }
+}
+
+fn civil(text: &str) -> Option<f64> {
+    let stamp = text.parse::<jiff::Timestamp>().ok();
+    let local =
+        || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
+    stamp.or_else(local).map(|t| t.as_microsecond() as f64 / 1e6)
+}
+
+#[derive(Default)]
+struct Words {
+    user: String,
+    /// Bytes before the last answer.
+    asked: usize,
+    /// Bytes of the last answer, if the conversation ends with one.
+    answered: usize,
+}
+
+/// Words of a conversation: an array of messages with `role` or `from`, or a plain text.
+fn words(value: &Value) -> Words {
+    let mut out = Words::default();
+    let Some(messages) = value.as_array() else {
+        let text = value.as_str().unwrap_or_default();
+        return Words { user: text.to_owned(), asked: text.len(), answered: 0 };
+    };
+    for message in messages {
+        let role = message.get("role").or_else(|| message.get("from")).and_then(Value::as_str).unwrap_or_default();
+        let text = content(message.get("content").or_else(|| message.get("value")).unwrap_or(&Value::Null));
+        out.asked += out.answered;
+        out.answered = 0;
+        match role {
+            "assistant" | "gpt" | "model" | "bot" => out.answered = text.len(),
+            _ => out.asked += text.len(),
+        }
+        if matches!(role, "user" | "human") {
+            out.user.push_str(&text);
+            out.user.push('\n');
+        }
+    }
+    out
+}
+
+/// A message's text: a string, or the text parts of an array.
+fn content(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Array(parts) => {
+            parts.iter().filter_map(|p| p.get("text").and_then(Value::as_str)).collect::<Vec<_>>().join("\n")
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_format_is_told_apart_and_read() {
+        let chat = r#"[{"role":"user","content":"What is a tort?"},{"role":"assistant","content":"A civil wrong."}]"#;
+        let cases = [
+            ("journal", r#"{"decision_id":"d","arrived_ms":1700000000000,"input_tokens":10,"output_tokens":20}"#.to_owned()),
+            ("openai-batch", format!(r#"{{"custom_id":"c","method":"POST","body":{{"model":"m","messages":{chat}}}}}"#)),
+            ("litellm", format!(r#"{{"request_id":"r","spend":0.1,"startTime":"2026-01-02T03:04:05Z","prompt_tokens":5,"completion_tokens":7,"messages":{chat}}}"#)),
+            ("helicone", r#"{"request_id":"h","request_created_at":"2026-01-02T03:04:05Z","prompt_tokens":5,"completion_tokens":7}"#.to_owned()),
+            ("langfuse", format!(r#"{{"id":"l","startTime":"2026-01-02T03:04:05.5Z","input":{chat},"usage":{{"input":3,"output":4}}}}"#)),
+            ("mooncake", r#"{"timestamp":27482,"input_length":6955,"output_length":52,"hash_ids":[1]}"#.to_owned()),
+            ("wildchat", format!(r#"{{"conversation_hash":"w","timestamp":"2023-04-09T00:02:53","conversation":{chat}}}"#)),
+            ("sharegpt", r#"{"id":"s","conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello!!!"}]}"#.to_owned()),
+            ("chat", format!(r#"{{"messages":{chat}}}"#)),
+        ];
+        for (name, line) in &cases {
+            let kind = detect(line.as_bytes(), None).unwrap();
+            assert_eq!(kind.name(), *name);
+            let logged = read(kind, line.as_bytes()).unwrap();
+            assert!(logged.input.is_some(), "{name}: {logged:?}");
+            assert!(logged.at.is_some() || ["sharegpt", "chat", "openai-batch"].contains(name), "{name}");
+        }
+        let mooncake = read(Kind::Json(&SHAPES[5]), cases[5].1.as_bytes()).unwrap();
+        assert_eq!((mooncake.at, mooncake.output), (Some(27.482), Some(52.0)));
+        let wild = read(Kind::Json(&SHAPES[6]), cases[6].1.as_bytes()).unwrap();
+        assert_eq!((wild.text.as_str(), wild.output), ("What is a tort?\n", Some(3.5)));
+    }
+
+    #[test]
+    fn traces_with_and_without_dates_are_read_and_others_are_named() {
+        let azure = detect(b"TIMESTAMP,ContextTokens,GeneratedTokens", None).unwrap();
+        let a = read(azure, b"2023-11-16 18:15:46.6805900,374,44").unwrap();
+        let b = read(azure, b"2023-11-16 18:15:50.9951690,396,109").unwrap();
+        assert!((b.at.unwrap() - a.at.unwrap() - 4.314_579).abs() < 1e-5 && b.output == Some(109.0));
+        let ours = detect(b"arrival_ms,in_tokens,out_tokens", None).unwrap();
+        assert_eq!(read(ours, b"4315,396,109").unwrap().at, Some(4.315));
+        assert!(read(ours, b"4315,396").unwrap_err().contains("has 2 columns, the header 3"));
+        assert!(detect(b"a,b,c", None).unwrap_err().contains("looks like CSV with 3 columns"));
+        assert!(detect(b"{\"foo\":1}", None).unwrap_err().contains("with the keys foo"));
+        assert!(detect(b"{\"ok\":[1]}", None).unwrap_err().contains("--outcomes"));
+        assert!(detect(b"hello", None).unwrap_err().contains("read are: journal"));
+        assert!(detect(b"{}", Some("langfus")).unwrap_err().contains("no format"));
+    }
+}
