@@ -1,12 +1,13 @@
 //! `wattroute tune`: a policy file's numbers from a log, believed only where they were not searched.
 
+mod show;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Zoned;
-use serde_json::{Value, json};
 
 use super::replay::costs::Costs;
 use super::{fail, say};
@@ -14,9 +15,8 @@ use crate::classify::Classifier;
 use crate::policy;
 use crate::replay::prepare::{Gathered, gather};
 use crate::replay::run::{Ask, Request};
-use crate::tables::show::{figure, maybe};
 use crate::tune::cases::{self, Split};
-use crate::tune::judge::{Limits, Sums};
+use crate::tune::judge::Limits;
 use crate::tune::space::Space;
 use crate::tune::write::{self, Origin};
 use crate::tune::{self, Found, Goal, Task, Verdict, search};
@@ -143,8 +143,8 @@ fn tuned(args: &Args) -> Result<ExitCode, String> {
     }
     let diff = write::diff(&text, &new);
     match args.json {
-        true => say(&format!("{:#}\n", told(&origin, args, &found, &space, &new))),
-        false => say(&shown(&origin, args, &found, &space, &diff)),
+        true => say(&format!("{:#}\n", show::told(&origin, args, &found, &space, &new))),
+        false => say(&show::shown(&origin, args, &found, &space, &diff)),
     }
     Ok(if taken { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
 }
@@ -258,56 +258,6 @@ impl Args {
             gathered.setup.strong
         )
     }
-}
-
-fn told(origin: &Origin, args: &Args, found: &Found, space: &Space, text: &str) -> Value {
-    let keys: Vec<String> = space.parameters.iter().map(tune::space::Parameter::key).collect();
-    let written = args.out.as_ref().filter(|_| found.verdict == Verdict::Better);
-    json!({ "policy": args.policy, "keys": keys, "found": found, "log": origin.data, "written": written, "text": text })
-}
-
-fn line(name: &str, unit: &str, sums: &Sums) -> String {
-    format!(
-        "  {name:<22} n {:>6}  {:>10} {unit} a query  right {:.4} (strong {:.4})  local {:.3}  p95 {} s\n",
-        sums.n,
-        maybe(sums.objective),
-        sums.accuracy,
-        sums.accuracy_strong,
-        sums.local_share,
-        maybe(sums.p95_seconds)
-    )
-}
-
-fn shown(origin: &Origin, args: &Args, found: &Found, space: &Space, diff: &str) -> String {
-    let unit = found.goal.unit();
-    let mut out = format!("{}\n{} policies tried\n\nsearched\n", origin.data, found.tried);
-    out += &(line("as it is", unit, &found.training.old) + &line("best found", unit, &found.training.new));
-    out += "held out\n";
-    out += &(line("as it is", unit, &found.held_out.old) + &line("best found", unit, &found.held_out.new));
-    if let Some(saved) = found.saved {
-        let [value, low, high] = [saved.value, saved.low, saved.high].map(|x| 100.0 * x);
-        out += &format!("  saved {value:.1} % of {unit} (95 %: {low:.1} to {high:.1})\n");
-    }
-    if let Some(kept) = found.kept {
-        out += &format!(
-            "  accuracy {:.4} of always-strong (95 %: {:.4} to {:.4}), wanted {}\n",
-            kept.value, kept.low, kept.high, args.accuracy
-        );
-    }
-    let keys: Vec<String> = space.parameters.iter().map(tune::space::Parameter::key).collect();
-    out += &format!("\nfront, on the held-out queries ({unit} a query, right, local share: {})\n", keys.join(", "));
-    for point in &found.front {
-        let values: Vec<String> = point.values.iter().map(|v| figure(*v)).collect();
-        let s = &point.held_out;
-        out +=
-            &format!("  {:>10}  {:.4}  {:.3}  {}\n", maybe(s.objective), s.accuracy, s.local_share, values.join(", "));
-    }
-    match (&found.verdict, &args.out) {
-        (Verdict::Refused(why), _) => out += &format!("\nrefused: {why}\n"),
-        (Verdict::Better, Some(path)) => out += &format!("\n{diff}\nwrote {}\n", path.display()),
-        (Verdict::Better, None) => out += &format!("\n{diff}\nnothing written: name a file with --out\n"),
-    }
-    out
 }
 
 /// Writes a file whole or not at all.

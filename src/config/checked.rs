@@ -280,20 +280,6 @@ pub struct Energy {
     pub read_meters: bool,
 }
 
-impl Energy {
-    /// What holds where nothing is configured: a provider under heavy load, the middle of the measured curves, a lightly loaded
-    /// one; and nothing known of this machine.
-    pub const ASSUMED: Self = Self {
-        batch: [256, 64, 16],
-        pue: [1.1, 1.2, 1.4],
-        cpu_tdp_w: None,
-        region: None,
-        wall: None,
-        sysfs: PathBuf::new(),
-        read_meters: false,
-    };
-}
-
 /// Where a meter at the plug is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wall {

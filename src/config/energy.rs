@@ -27,6 +27,20 @@ impl Learn {
     }
 }
 
+impl Energy {
+    /// What holds where nothing is configured: a provider under heavy load, the middle of the measured curves, a lightly loaded
+    /// one; and nothing known of this machine.
+    pub const ASSUMED: Self = Self {
+        batch: [256, 64, 16],
+        pue: [1.1, 1.2, 1.4],
+        cpu_tdp_w: None,
+        region: None,
+        wall: None,
+        sysfs: std::path::PathBuf::new(),
+        read_meters: false,
+    };
+}
+
 /// Checks `[energy]`.
 pub fn checked(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Energy> {
     let batch = triple(raw.batch.as_deref().unwrap_or(&Energy::ASSUMED.batch.map(f64::from)));

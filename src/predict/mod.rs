@@ -3,6 +3,7 @@
 //! Pure. [`Outlook`] does the slow part once per backend (shrinkage, the cloud's energy model); per query there are only
 //! sums over 23 domains. Falls back step by step and says so: the table, the stated energy model, a prior, unknown.
 
+mod coverage;
 pub mod fit;
 pub mod learn;
 pub mod quality;
@@ -24,6 +25,8 @@ use crate::tables::{self, Row, Table};
 use learn::Factors;
 use success::{Predictor, Read};
 
+use coverage::weighted;
+pub use coverage::{chance, prior};
 pub use tell::{has_energy, question_sets};
 
 /// Generated tokens where no table says: the mean of the Azure 2023 conversation trace (19,366 requests).
@@ -32,10 +35,6 @@ pub const OUTPUT_TOKENS: f64 = 211.0;
 const INPUT_TOKENS: u32 = 500;
 /// Range of a joule figure whose table states none: half to one and a half.
 const UNCERTAIN: f64 = 0.5;
-/// P(correct) of a local model that nobody measured: between the shipped tables of small models; mean, low, high.
-const LOCAL_PRIOR: [f64; 3] = [0.5, 0.15, 0.85];
-/// The same of a provider's model.
-const CLOUD_PRIOR: [f64; 3] = [0.75, 0.4, 0.95];
 
 /// What is seen of one query.
 #[derive(Clone, Copy, Debug)]
@@ -237,44 +236,6 @@ impl Outlook {
         self.table.as_ref()?;
         self.outputs.get(domain.index()).copied()
     }
-}
-
-/// P(correct) of a model by its table, else the prior of its place.
-pub fn chance(table: Option<&Table>, posterior: &Posterior, place: Place) -> Chance {
-    table.map_or_else(|| prior(place), |t| weighted(&t.shrunk(), posterior))
-}
-
-/// What is assumed of a model that nobody measured.
-pub fn prior(place: Place) -> Chance {
-    let [mean, low, high] = match place {
-        Place::Local => LOCAL_PRIOR,
-        Place::Cloud => CLOUD_PRIOR,
-    };
-    Chance { mean, low, high, n: 0, source: "prior" }
-}
-
-/// Shrunk coverage under the posterior. The ends add up as if all domains erred the same way: wide rather than narrow.
-fn weighted(shrunk: &Shrunk, posterior: &Posterior) -> Chance {
-    let (mut mean, mut low, mut high, mut n, mut mass) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for (p, cell) in posterior.0.iter().zip(shrunk.cells()) {
-        let p = f64::from(*p).max(0.0);
-        mass += p;
-        mean += p * cell.mean;
-        low += p * cell.low;
-        high += p * cell.high;
-        n += p * f64::from(cell.n);
-    }
-    if mass <= 0.0 || !mass.is_finite() {
-        let cell = shrunk.of_domain(Domain::NONE);
-        return Chance { mean: cell.mean, low: cell.low, high: cell.high, n: cell.n, source: "table" };
-    }
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a mean of u32 is a u32; `as` saturates"
-    )]
-    let n = (n / mass).round() as u32;
-    Chance { mean: mean / mass, low: low / mass, high: high / mass, n, source: "table" }
 }
 
 fn per_query(table: &Table, posterior: &Posterior) -> Option<f64> {

@@ -282,8 +282,7 @@ fn words(value: &Value) -> Words {
             _ => out.asked += text.len(),
         }
         if matches!(role, "user" | "human") {
-            out.user.push_str(&text);
-            out.user.push('\n');
+            out.user += &(text + "\n");
         }
     }
     out

@@ -5,6 +5,7 @@
 //! searched, is refused with the figures; a policy that is returned still passes its own probes.
 
 pub mod cases;
+mod found;
 pub mod judge;
 pub mod search;
 pub mod space;
@@ -13,10 +14,11 @@ pub mod write;
 use rayon::prelude::*;
 use serde::Serialize;
 
+pub use self::found::{Both, Change, Found, Point, Verdict};
 use crate::classify::domain::{Domain, Posterior};
 use crate::policy::types::{Place, Signals};
 use crate::policy::{Minimise, Policy, parse, run_probes};
-use judge::{Interval, Limits, Row, Sums};
+use judge::{Limits, Row, Sums};
 use search::{Score, Tried};
 use space::Space;
 
@@ -83,73 +85,6 @@ pub struct Task<'a> {
     pub seed: u64,
     /// The posterior of a probe's prompt.
     pub classify: &'a (dyn Fn(&str) -> Posterior + Sync),
-}
-
-/// A value that changed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Change {
-    /// Its key.
-    pub key: String,
-    /// As it was, or what counted where the file said nothing.
-    pub old: f64,
-    /// As it is now.
-    pub new: f64,
-}
-
-/// One set of cases under both policies.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Both {
-    /// The policy as it was.
-    pub old: Sums,
-    /// The one that was found.
-    pub new: Sums,
-}
-
-/// A point that nothing tried is better than in both regards.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Point {
-    /// Values, in the order of the changes.
-    pub values: Vec<f64>,
-    /// On the cases that were searched.
-    pub training: Sums,
-    /// On those that were not.
-    pub held_out: Sums,
-}
-
-/// Whether to take what was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "verdict", content = "why")]
-pub enum Verdict {
-    /// Better where it was not searched, beyond noise, and within its limits.
-    Better,
-    /// Not to be taken, and why.
-    Refused(String),
-}
-
-/// The outcome of a search.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Found {
-    /// What differs from the old file.
-    pub changes: Vec<Change>,
-    /// What was minimised.
-    pub goal: Goal,
-    /// What had to hold.
-    pub limits: Limits,
-    /// Policies tried.
-    pub tried: usize,
-    /// On the cases that were searched.
-    pub training: Both,
-    /// On those that were not.
-    pub held_out: Both,
-    /// Share of the objective saved on the held-out cases.
-    pub saved: Option<Interval>,
-    /// Accuracy as a share of always-strong's, on the held-out cases.
-    pub kept: Option<Interval>,
-    /// Objective against accuracy.
-    pub front: Vec<Point>,
-    /// Whether to take it.
-    #[serde(flatten)]
-    pub verdict: Verdict,
 }
 
 impl Goal {
@@ -227,7 +162,7 @@ pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> R
         front: front(task, &space, &tried, &training, &held)?,
         verdict: Verdict::Better,
     };
-    found.verdict = verdict(&found, broken(&new, task));
+    found.verdict = found.judged(broken(&new, task));
     Ok((found, space))
 }
 
@@ -323,32 +258,4 @@ fn spread(tried: &[Tried]) -> impl Iterator<Item = &Tried> {
 /// The first probe that a policy no longer keeps.
 fn broken(policy: &Policy, task: &Task<'_>) -> Option<String> {
     run_probes(policy, task.classify).into_iter().find(|probe| !probe.ok).map(|probe| probe.text)
-}
-
-fn verdict(found: &Found, broken: Option<String>) -> Verdict {
-    let refused = |why: String| Verdict::Refused(why);
-    if found.changes.is_empty() {
-        return refused("the policy as it is was the best of all that were tried".to_owned());
-    }
-    if let Some(why) = broken {
-        return refused(format!("every policy that keeps the limits fails a probe of the file: {why}"));
-    }
-    let missed = found.limits.shortfall(&found.held_out.new, 0.0);
-    let near = found.limits.shortfall(&found.held_out.new, -2.0);
-    if missed > 0.0 && near > 0.0 {
-        return refused("it misses its limits on the queries that were held out, beyond noise".to_owned());
-    }
-    // An old policy that misses the limits is no measure of a gain: what counts is that the new one keeps them.
-    let old_misses = found.limits.shortfall(&found.held_out.old, -2.0) > 0.0;
-    match found.saved {
-        _ if old_misses => Verdict::Better,
-        None => refused("what is saved is not known on the queries that were held out".to_owned()),
-        Some(saved) if saved.low <= 0.0 => refused(format!(
-            "the gain is within noise on the queries that were held out: {:.1} % ({:.1} to {:.1})",
-            100.0 * saved.value,
-            100.0 * saved.low,
-            100.0 * saved.high
-        )),
-        Some(_) => Verdict::Better,
-    }
 }

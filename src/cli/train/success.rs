@@ -124,7 +124,7 @@ fn judge(gathered: &Gathered, seed: u64, tick: &(dyn Fn() + Sync)) -> Result<Vec
             }
         }
     }
-    let worth = |((model, held), (inside, all)): ((&String, Vec<(f64, bool)>), (f64, f64))| {
+    let worth = |model: &String, held: Vec<(f64, bool)>, (inside, all): (f64, f64)| {
         let (chances, right): (Vec<f64>, Vec<bool>) = held.into_iter().unzip();
         Worth {
             model: model.clone(),
@@ -136,7 +136,7 @@ fn judge(gathered: &Gathered, seed: u64, tick: &(dyn Fn() + Sync)) -> Result<Vec
             covered: (all > 0.0).then(|| inside / all),
         }
     };
-    Ok(models.iter().zip(held).zip(covered).map(worth).collect())
+    Ok(models.iter().zip(held).zip(covered).map(|((model, held), covered)| worth(model, held, covered)).collect())
 }
 
 fn print(report: &[Worth]) {

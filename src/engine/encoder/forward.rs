@@ -232,7 +232,7 @@ mod tests {
         let mut got = [0.0; 7];
         gelu(&x, &mut got);
         // x * Phi(x) by tables of the normal distribution.
-        let want = [-0.000_126_68, -0.158_655, -0.046_017, 0.0, 0.345_731, 0.841_345, 2.995_950];
+        let want = [-0.000_126_68, -0.158_655, -0.046_017, 0.0, 0.345_731, 0.841_345, 2.995_95];
         assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 2e-6), "{got:?}");
     }
 

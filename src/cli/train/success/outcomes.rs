@@ -57,8 +57,11 @@ struct Row {
 #[derive(Default)]
 struct Table {
     names: Vec<String>,
-    rows: BTreeMap<String, BTreeMap<String, (Option<f64>, Option<f64>)>>,
+    rows: BTreeMap<String, BTreeMap<String, Answer>>,
 }
+
+/// What is known of one model's answer to a prompt: its grade, and how many tokens it had.
+type Answer = (Option<f64>, Option<f64>);
 
 /// Gathers everything that the arguments name.
 ///
