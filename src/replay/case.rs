@@ -30,6 +30,19 @@ pub struct Case {
     pub strong: Arm,
     /// What tables expect of it, in a log without labels.
     pub expected: Option<Expected>,
+    /// What was decided on it when it was live, where the log says at which odds.
+    pub logged: Option<Logged>,
+}
+
+/// A decision of the live line, as off-policy estimates need it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Logged {
+    /// The decision kept the query on the local side; what a check or a fault made of it afterwards does not count.
+    pub local: bool,
+    /// Probability of this side under the policy that was live, above 0 and at most 1.
+    pub propensity: f64,
+    /// What somebody thought of the answer, from 0, bad, to 1, good; none where nobody told.
+    pub reward: Option<f64>,
 }
 
 /// What one model made of a query.

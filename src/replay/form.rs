@@ -122,6 +122,7 @@ impl Unlabelled {
             weak: arm(expected.weak.mean, expected.weak_tokens),
             strong: arm(expected.strong.mean, expected.strong_tokens),
             expected: Some(expected),
+            logged: None,
             id: id.into(),
         };
         Ok(Some(Read { case, graded: false, by_chars: false, top: 1.0 }))

@@ -195,6 +195,7 @@ pub fn read(line: u64, bytes: &[u8], columns: Columns) -> Result<Read, String> {
         weak: arm(a, tw.or(cw), uw, lw),
         strong: arm(b, ts.or(cs), us, ls),
         expected: None,
+        logged: None,
     };
     let top = if graded { row.score.map_or(0.0, |raw| most(raw.get())) } else { 1.0 };
     Ok(Read { case, graded, by_chars: row.out_tokens.is_none() && row.out_chars.is_some(), top })

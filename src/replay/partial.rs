@@ -2,6 +2,8 @@
 //!
 //! Merging is adding counts and sums, so any split and any order gives the same counts, and the same sums to rounding.
 
+use serde::{Deserialize, Serialize};
+
 use super::sketch::{Curve, Sketch};
 use super::worst::{WORST, Worst};
 
@@ -9,7 +11,7 @@ use super::worst::{WORST, Worst};
 pub const GROUPS: usize = 512;
 
 /// Sums over queries that a route answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
     /// Queries.
     pub n: f64,
@@ -101,7 +103,7 @@ impl Tally {
 }
 
 /// Sums of one group of queries: what a bootstrap needs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Slice {
     /// Queries.
     pub n: f64,
@@ -130,7 +132,7 @@ impl Slice {
 }
 
 /// What one route (a policy or a reference) made of a part of the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Route {
     /// Sums by domain index.
     pub domains: Vec<Tally>,
@@ -187,7 +189,7 @@ impl Route {
 }
 
 /// Where two policies part.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Parting {
     /// Queries that both keep local.
     pub both_local: f64,
@@ -214,7 +216,7 @@ impl Parting {
 }
 
 /// What a part of a log gives.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Partial {
     /// Queries replayed.
     pub n: f64,

@@ -2,7 +2,7 @@
 //!
 //! It walks the log in order, once per route; its state is the times at which the seats fall free, so a log of any length fits.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::sketch::{Sketch, Spread};
 
@@ -14,7 +14,7 @@ const SLOT_S: f64 = 60.0;
 const FULL: f64 = 1.0;
 
 /// One route's local device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Device {
     free: Vec<f64>,
     waits: Sketch,
@@ -28,7 +28,7 @@ pub struct Device {
 }
 
 /// What happened in one stretch of time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Slot {
     /// Its start, seconds since the log's first query.
     pub start_s: f64,

@@ -1,6 +1,6 @@
 //! Histograms that merge: quantiles of seconds, and the curve of a router's score.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Ratio of neighbouring bins: a quantile is off by at most 2 %.
 const STEP: f64 = 1.04;
@@ -10,7 +10,7 @@ const LEAST: f64 = 1e-4;
 const BINS: usize = 768;
 
 /// Quantiles of positive numbers to within 2 %. Merging is adding, so any order gives the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Sketch {
     counts: Vec<u64>,
     n: u64,
@@ -87,7 +87,7 @@ impl Sketch {
 const SCORES: usize = 4097;
 
 /// One bin of a curve.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bin {
     /// Queries.
     pub n: f64,
@@ -102,7 +102,7 @@ pub struct Bin {
 }
 
 /// Queries by a score that says how much the strong model is expected to help.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Curve {
     bins: Vec<Bin>,
 }

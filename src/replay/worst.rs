@@ -1,10 +1,12 @@
 //! The worst mistakes of a policy, by key.
 
+use serde::{Deserialize, Serialize};
+
 /// Worst mistakes kept.
 pub const WORST: usize = 20;
 
 /// One mistake.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mistake {
     /// The query's key.
     pub id: Box<str>,
@@ -22,7 +24,7 @@ pub struct Mistake {
 }
 
 /// The worst few.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Worst {
     rows: Vec<Mistake>,
 }
