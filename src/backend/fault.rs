@@ -12,7 +12,7 @@ pub fn transport(name: &str, error: NoAnswer) -> Fault {
         NoAnswer::Connect(error) => {
             Fault::new(Kind::Connect, format!("backend `{name}` could not be reached: {error}")).because(error)
         }
-        NoAnswer::Http(error) => {
+        NoAnswer::Http(error) | NoAnswer::Stale(error) => {
             let (kind, what) = kind_of(&error);
             Fault::new(kind, format!("backend `{name}` {what} before it answered")).because(error)
         }

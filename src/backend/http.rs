@@ -14,7 +14,7 @@ use http::{HeaderValue, Uri};
 use super::breaker::Phase;
 use super::connect::Connector;
 use super::lease::{Closed, Room};
-use super::pool::Origin;
+use super::pool::{NoAnswer, Origin};
 use super::reply::{self, Asked};
 use super::scrub::Scrub;
 use super::types::Answer;
@@ -150,11 +150,18 @@ impl Http {
             Endpoint::Chat => &upstream.chat,
             Endpoint::Completions => &upstream.completions,
         };
-        let request = headers::request(query, upstream.authorization.as_ref(), body);
-        let sent = upstream.origin.send(request, uri);
-        let response = match tokio::time::timeout_at(asked.first_deadline(), sent).await {
-            Ok(sent) => sent.map_err(|error| fault::transport(asked.name, error))?,
-            Err(_) => return Err(asked.too_late()),
+        let mut fresh = false;
+        let response = loop {
+            let request = headers::request(query, upstream.authorization.as_ref(), body.clone());
+            let sent = upstream.origin.send(request, uri, fresh);
+            match tokio::time::timeout_at(asked.first_deadline(), sent).await {
+                Ok(Err(NoAnswer::Stale(error))) if !fresh => {
+                    tracing::debug!(backend = %upstream.name, %error, "a used connection had been closed: asked again");
+                    fresh = true;
+                }
+                Ok(sent) => break sent.map_err(|error| fault::transport(asked.name, error))?,
+                Err(_) => return Err(asked.too_late()),
+            }
         };
         reply::read(response, asked, &upstream.scrub).await
     }

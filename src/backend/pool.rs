@@ -1,8 +1,9 @@
 //! Connections to one upstream: taken from this worker's shelf or opened, and put back when an answer was read to its end.
 //!
 //! A connection lives on the runtime that opened it, so each thread has its own shelf and none is shared. Invariants: an
-//! idle connection is closed by us before its time is over; a request is sent again only when it comes back unwritten
-//! from a connection that had been used before; at most [`MAX_IDLE`] connections rest per worker and upstream.
+//! idle connection is closed by us before its time is over; a request comes to be sent again only if the connection had been
+//! used before and it comes back unwritten, or the connection closed on it at once, see [`NoAnswer::Stale`]; at most
+//! [`MAX_IDLE`] connections rest per worker and upstream.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -32,6 +33,10 @@ const PING: Duration = Duration::from_secs(20);
 /// Shelves are looked through this many times within the life of an idle connection.
 const SWEEPS: u32 = 8;
 
+/// A used connection that ends within this time of a request, without a byte of an answer, had ended before: the news was on
+/// its way. Later, the upstream may have died of the request.
+const STALE: Duration = Duration::from_secs(1);
+
 /// A request as it is sent.
 pub type Outgoing = Request<Full<Bytes>>;
 type Shared = http2::SendRequest<Full<Bytes>>;
@@ -55,6 +60,10 @@ pub enum NoAnswer {
     /// The connection, or what came over it, was no good.
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    /// The upstream closed a used connection as the request came. Some servers close after every streamed answer without
+    /// saying so, llama.cpp's among them: the request may be sent once more, on a connection of its own.
+    #[error(transparent)]
+    Stale(hyper::Error),
 }
 
 impl Origin {
@@ -64,10 +73,17 @@ impl Origin {
         Arc::new(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), connector, idle, host })
     }
 
-    /// Sends a request to `uri`, an address of this upstream, and gives the head of the answer with its body to come.
-    pub async fn send(self: &Arc<Self>, mut request: Outgoing, uri: &Uri) -> Result<Response<Reply>, NoAnswer> {
+    /// Sends a request to `uri`, an address of this upstream, and gives the head of the answer with its body to come. `fresh`
+    /// asks for a new connection.
+    pub async fn send(
+        self: &Arc<Self>,
+        mut request: Outgoing,
+        uri: &Uri,
+        fresh: bool,
+    ) -> Result<Response<Reply>, NoAnswer> {
+        let began = clock::now();
         loop {
-            let rested = self.take();
+            let rested = if fresh { None } else { self.take() };
             let used = rested.is_some();
             let way = match rested {
                 Some(way) => way,
@@ -79,7 +95,11 @@ impl Origin {
             };
             match failed.take_message() {
                 Some(unwritten) if used => request = unwritten,
-                _ => return Err(failed.into_error().into()),
+                _ => {
+                    let (error, at_once) = (failed.into_error(), clock::now() - began < STALE);
+                    let stale = used && at_once && !error.is_parse() && !error.is_user();
+                    return Err(if stale { NoAnswer::Stale(error) } else { error.into() });
+                }
             }
         }
     }

@@ -11,6 +11,9 @@ use crate::lla::{AttendError, Attention, Shape, apply};
 
 /// Rows (query heads x tokens) that share a pass over the keys, about: enough to pay for laying out the tile.
 const ROWS_PER_PASS: usize = 96;
+/// Tokens of a block at least, unless the job has fewer: a pass over a handful of rows walks the keys in longer tiles, and
+/// where a prompt was cut must not show in the last bits.
+const LEAST_TOKENS: usize = 8;
 /// Keys per part of a single token's attention. A part's keys and values (64 KiB at 64 numbers per head in half
 /// precision) are work for some microseconds, against a tenth of one to hand it out.
 const PART_KEYS: usize = 256;
@@ -94,7 +97,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Cuts a key-value head of a job: many tokens into blocks of tokens, one token into parts of its keys.
+    /// Cuts a key-value head of a job: many tokens into blocks of about as many rows, one token into parts of its keys.
     fn cut(&mut self, job: &Attention, whole: Task) {
         let tokens = whole.tokens.len();
         let seen = apply::sight(job, 0).start..job.first + tokens;
@@ -111,8 +114,10 @@ impl Plan {
             return;
         }
         let block = (ROWS_PER_PASS / job.shape.group()).max(1);
-        for from in (0..tokens).step_by(block) {
-            let to = tokens.min(from + block);
+        let mut to = 0;
+        while to < tokens {
+            let from = to;
+            to = if tokens - from < block + LEAST_TOKENS { tokens } else { from + block };
             let keys = apply::sight(job, from).start..job.first + to;
             self.tasks.push(Task { tokens: from..to, keys, ..whole.clone() });
         }

@@ -42,7 +42,10 @@ const FILES: &[(&str, &str)] = &[
     ("qwen3-8b", include_str!("../../eval/tables/published/qwen3-8b.json")),
     ("qwen3-8b@b200", include_str!("../../eval/tables/published/qwen3-8b@b200.json")),
     ("qwen3-8b@m4-max", include_str!("../../eval/tables/published/qwen3-8b@m4-max.json")),
+    ("qwen2.5-coder-0.5b", include_str!("../../eval/tables/measured/qwen2.5-coder-0.5b.json")),
+    ("qwen2.5-coder-1.5b", include_str!("../../eval/tables/measured/qwen2.5-coder-1.5b.json")),
     ("smollm2-135m", include_str!("../../eval/tables/measured/smollm2-135m.json")),
+    ("smollm2-135m@lla-300", include_str!("../../eval/tables/measured/smollm2-135m@lla-300.json")),
 ];
 
 static TABLES: LazyLock<BTreeMap<&'static str, Arc<Table>>> = LazyLock::new(|| {

@@ -58,6 +58,21 @@ async fn connections_are_used_again_and_a_closed_one_costs_no_request() {
     assert_eq!(upstream.seen.lock().unwrap().len(), 5, "each request once");
 }
 
+/// Servers close a connection whose answer is over without saying so, and the next request meets the news on its way.
+#[tokio::test]
+async fn a_request_that_met_a_closing_connection_is_sent_once_more() {
+    let answer = || response("200 OK\r\ncontent-type: application/json", ANSWER);
+    let closing = upstream(vec![answer(), Step::Next]).await;
+    let http_closing = http(closing.port);
+    for _ in 0..3 {
+        http_closing.ask(&query(""), None).await.unwrap();
+    }
+    assert_eq!(closing.seen.lock().unwrap().len(), 5, "the second and the third had to be sent twice");
+    let dead = upstream(vec![Step::Reset]).await;
+    assert!(http(dead.port).ask(&query(""), None).await.is_err());
+    assert_eq!(dead.seen.lock().unwrap().len(), 1, "a new connection that closes says something about the upstream");
+}
+
 #[tokio::test]
 async fn five_failures_rest_the_backend_and_429s_do_not() {
     let upstream_429 = upstream(vec![response("429 Too Many Requests", "{}")]).await;

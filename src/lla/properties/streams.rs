@@ -56,6 +56,26 @@ fn token_by_token_and_in_runs_equal_the_whole() {
     });
 }
 
+/// A prompt is read in pieces whose lengths are measured times' doing: they must not show. Pieces end at multiples of eight,
+/// and none is shorter.
+#[test]
+fn where_a_prompt_is_cut_changes_no_bit() {
+    for (seed, (heads, kv_heads, dim)) in
+        [(1, 1, 64), (2, 1, 16), (9, 3, 64), (14, 2, 64), (16, 1, 32)].into_iter().enumerate()
+    {
+        let tokens = 217;
+        let sample = Sample::new(seed as u64, Shape { heads, kv_heads, dim, value_dim: dim }, tokens, tokens);
+        let ridges = SOLVERS.map(|solver| exact(&[2.0], solver));
+        for (level, rho) in levels().flat_map(|level| [Rho::Zero, Rho::Solve(&ridges[2])].map(|rho| (level, rho))) {
+            let whole = in_runs(&sample, level, rho, &[tokens]);
+            for cuts in [vec![16, 32, 80, 200, tokens], vec![8, 88, 208, tokens], vec![168, tokens]] {
+                let same = in_runs(&sample, level, rho, &cuts) == whole;
+                assert!(same, "{level:?}, {:?}, {rho:?}, cut at {cuts:?}", sample.shape);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_window_equals_a_store_that_holds_only_the_kept_keys() {
     proptest!(cases(24), |(sample in sample(), window in 1..140_usize, half in any::<bool>())| {

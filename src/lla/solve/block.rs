@@ -27,6 +27,9 @@ const KEPT: usize = 128 * 1024;
 /// Rows per block at least and at most: below, keys are read too often for the work on them; above, weights spill.
 const ROWS: (usize, usize) = (12, 48);
 
+/// Positions at multiples of which a sequence may be cut into pieces; a power of two.
+const CUT: usize = 8;
+
 /// Some tokens of a job in one key-value head.
 pub struct Block<'a> {
     /// The job.
@@ -77,19 +80,26 @@ pub fn blank(job: &Attention, unit: &Unit, tokens: Range<usize>, out: &Shards<f3
 
 impl<'a> Block<'a> {
     /// Cuts a unit's tokens into blocks, the longest context first.
+    ///
+    /// Rows of a block share the point that keys are measured from, which shows in their last bits. So where a block ends
+    /// depends on positions alone, and none reaches over a multiple of [`CUT`]: a sequence may be run in pieces that end
+    /// there, and its rows are the same bits.
     pub fn cut(job: &'a Attention<'a>, ridge: &'a Ridge, unit: &'a Unit, tokens: usize) -> Vec<Self> {
         let group = job.shape.group();
         let heads: Vec<usize> =
             (unit.kv_head * group..(unit.kv_head + 1) * group).filter(|head| corrected(job, *head)).collect();
-        let mut blocks = Vec::new();
-        let mut end = tokens;
-        while end > 0 {
-            let keys = apply::sight(job, end - 1).len() + LANES;
+        let end = job.first + tokens;
+        let (mut blocks, mut from) = (Vec::new(), job.first);
+        while from < end {
+            let keys = (from / CUT + 1).saturating_mul(CUT).min(job.window.unwrap_or(usize::MAX)) + LANES;
             let rows = (KEPT / keys).clamp(ROWS.0, ROWS.1);
-            let start = end.saturating_sub((rows / heads.len()).max(1));
-            blocks.push(Self { job, ridge, unit, heads: heads.clone(), tokens: start..end });
-            end = start;
+            let size = 1 << (rows / heads.len()).clamp(1, CUT).ilog2();
+            let to = end.min((from / size + 1) * size);
+            let tokens = from - job.first..to - job.first;
+            blocks.push(Self { job, ridge, unit, heads: heads.clone(), tokens });
+            from = to;
         }
+        blocks.reverse();
         blocks
     }
 
