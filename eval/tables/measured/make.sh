@@ -6,7 +6,8 @@
 # FOLDER (an absolute path) holds smollm2.gguf, qwen2.5-coder-0.5b.gguf and qwen2.5-coder-1.5b.gguf. LIMIT questions of mmlu-pro, gsm8k and cruxeval are
 # asked of each model, all strata in turn (default 300). WATTROUTE names another binary, WORK the folder of the records, ONLY the
 # tables to make. A run that is cut goes on where it stopped: start the script again. The largest model comes first, because the
-# gain in the tables of the others is counted against its answers.
+# gain in the tables of the others is counted against its answers. LLAMA names a Python that has the package xllamacpp: then the
+# smaller Qwen is measured behind a llama.cpp server too, as an external backend.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 limit=${1:-300}
@@ -29,6 +30,12 @@ model = "$models/qwen2.5-coder-0.5b.gguf"
 place = "local"
 kind = "embedded"
 model = "$models/qwen2.5-coder-1.5b.gguf"
+
+[backends.qwen-served]
+place = "local"
+kind = "openai"
+base_url = "http://127.0.0.1:8391/v1"
+model = "qwen2.5-coder-0.5b"
 TOML
 
 # measure BACKEND NAME FILE [more]
@@ -47,3 +54,11 @@ against=(--baseline qwen2.5-coder-1.5b.records.jsonl)
 measure qwen-half Qwen2.5-Coder-0.5B-Instruct qwen2.5-coder-0.5b.json "${against[@]}"
 measure smollm2-135m SmolLM2-135M-Instruct smollm2-135m.json "${against[@]}"
 measure smollm2-135m SmolLM2-135M-Instruct smollm2-135m@lla-300.json "${against[@]}" --lambda 300
+
+if [ -n "${LLAMA:-}" ]; then
+    "$LLAMA" eval/tables/measured/server.py "$models/qwen2.5-coder-0.5b.gguf" 8391 >"$work/server.log" 2>&1 &
+    server=$!
+    trap 'kill $server' EXIT
+    for _ in $(seq 60); do curl -sf http://127.0.0.1:8391/health >/dev/null && break; sleep 0.5; done
+    measure qwen-served Qwen2.5-Coder-0.5B-Instruct qwen2.5-coder-0.5b@llama.cpp.json "${against[@]}"
+fi
