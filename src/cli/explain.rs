@@ -39,6 +39,9 @@ pub struct Args {
     /// Limit on generated tokens that the client would send
     #[arg(long, value_name = "TOKENS")]
     max_tokens: Option<u32>,
+    /// Seed of the draw, as `/v1/route` tells it, where the policy explores
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    draw: u64,
     /// Print the decision as one JSON document
     #[arg(long)]
     json: bool,
@@ -90,7 +93,7 @@ pub fn decide(
         private: args.private,
         last: None,
         candidates,
-        draw: 0,
+        draw: args.draw,
     })
 }
 

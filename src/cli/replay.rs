@@ -15,7 +15,7 @@ use super::say;
 use crate::policy::{self, Policy};
 use crate::replay::outcome::Outcome;
 use crate::replay::page::{self, texts};
-use crate::replay::run::{self, Ask, Request, Watch};
+use crate::replay::run::{self, Ask, Predictor, Request, Watch};
 use crate::replay::show;
 
 /// Policies when none is named.
@@ -25,12 +25,14 @@ const DEFAULTS: [&str; 7] = ["balanced", "all-local", "all-cloud", "coverage-thr
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   wattroute replay --outcomes eval/data/routing/mmlu_pro.jsonl.gz --weak Llama-3.1-8B-Instruct --strong gemini-1.5-pro
+  wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --predictor query
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --policy balanced --policy my.toml --diff balanced my
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --rate 2 --seats 4 --json --out result.json
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --html page.html --with-text
 
 An outcome table is NAME.jsonl.gz, one query a line with arrays `ok` (or `score`), `out_chars`, `cost_usd`, `latency_ms`, one entry
-per model, and NAME.models.json beside it with `models`: the order of those arrays. Exit codes: 0 done, 1 failed, 2 usage.")]
+per model, and NAME.models.json beside it with `models`: the order of those arrays. Rows that tell what was done live, `action` (local or
+cloud), its `propensity` and a `reward`, are also judged off-policy (IPS, SNIPS, doubly robust). Exit codes: 0 done, 1 failed, 2 usage.")]
 pub struct Args {
     /// Outcome table: plain, gzip or zstd
     #[arg(long, value_name = "NAME.jsonl.gz", required_unless_present = "log", conflicts_with = "log")]
@@ -47,6 +49,9 @@ pub struct Args {
     /// The same for the cloud
     #[arg(long, value_name = "MODEL")]
     strong: String,
+    /// Who predicts what a policy sees of a query: the coverage of its domain, or a fit on its words, shape and domain
+    #[arg(long, value_enum, default_value = "domain", conflicts_with = "log")]
+    predictor: By,
     /// A shipped policy or a file; again for more [default: all shipped ones]
     #[arg(long, value_name = "NAME|FILE")]
     policy: Vec<String>,
@@ -82,6 +87,24 @@ pub struct Args {
     /// Queries that the local device works on at a time
     #[arg(long, value_name = "K", default_value_t = 1)]
     seats: usize,
+}
+
+/// Who predicts.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum By {
+    /// Shrunk coverage of the query's domain
+    Domain,
+    /// The per-query predictor, learned from this table out of fold
+    Query,
+}
+
+impl From<By> for Predictor {
+    fn from(by: By) -> Self {
+        match by {
+            By::Domain => Self::Domain,
+            By::Query => Self::Query,
+        }
+    }
 }
 
 /// Runs the command.
@@ -187,6 +210,7 @@ fn request(args: &Args) -> Result<Request, String> {
         ask,
         weak: args.weak.clone(),
         strong: args.strong.clone(),
+        predictor: args.predictor.into(),
         policies,
         diff,
         stated: args.costs.stated()?,

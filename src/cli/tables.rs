@@ -1,5 +1,7 @@
 //! `wattroute tables`: the tables inside this program and in files, shown, checked, compared and joined.
 
+mod outcomes;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -81,6 +83,18 @@ Unlike tables (model, device, runtime, attention, basis, driver, power cap) are 
         #[arg(long)]
         pooled: bool,
     },
+    /// Make an outcome table of the record files of several models on the same questions, for replay, tune and train success
+    #[command(after_help = "Examples:
+  wattroute tables outcomes --records small.records.jsonl large.records.jsonl --out mine.jsonl
+  wattroute replay --outcomes mine.jsonl --weak small --strong large --policy cascade.toml")]
+    Outcomes {
+        /// Record files of `wattroute profile`, one of each model
+        #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+        records: Vec<PathBuf>,
+        /// Where the table goes; its models go beside it
+        #[arg(long, value_name = "NAME.jsonl")]
+        out: PathBuf,
+    },
 }
 
 /// Runs the command: 0 done and no problem, 1 otherwise.
@@ -92,6 +106,13 @@ pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
         Action::Check { files } => check(files, args.json),
         Action::Diff { a, b, answers } => diff(a, b, answers.as_deref(), args.json),
         Action::Merge { files, out, pooled } => merge(files, out, *pooled, args.json),
+        Action::Outcomes { records, out } => match outcomes::write(records, out) {
+            Ok(told) => {
+                say(&told);
+                ExitCode::SUCCESS
+            }
+            Err(why) => super::fail(&why),
+        },
     }
 }
 

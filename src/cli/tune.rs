@@ -50,6 +50,9 @@ pub struct Args {
     /// Model of the table that stands for the cloud
     #[arg(long, value_name = "MODEL")]
     strong: String,
+    /// Who predicts what a policy sees of a query
+    #[arg(long, value_enum, default_value = "domain")]
+    predictor: super::replay::By,
     /// What is made small
     #[arg(long, value_enum, default_value = "energy")]
     minimise: Aim,
@@ -211,6 +214,7 @@ fn request(args: &Args) -> Result<Request, String> {
         file: args.outcomes.clone(),
         weak: args.weak.clone(),
         strong: args.strong.clone(),
+        predictor: args.predictor.into(),
         policies: Vec::new(),
         diff: None,
         stated: args.costs.stated()?,
@@ -238,6 +242,9 @@ impl Args {
             self.held_out,
             self.seed
         );
+        if matches!(self.predictor, super::replay::By::Query) {
+            said.push_str(" --predictor query");
+        }
         for (name, value) in
             [("--p95", self.p95), ("--least-local", self.least_local), ("--most-local", self.most_local)]
         {

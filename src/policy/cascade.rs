@@ -76,12 +76,12 @@ fn weights(mut s: Section<'_>, problems: &mut Problems) -> Model {
 }
 
 /// What `[verify]` contradicts.
-pub fn contradictions(rule: Rule, private: bool, explore: f64, problems: &mut Problems) {
+pub fn contradictions(rule: Rule, private: bool, draws: bool, problems: &mut Problems) {
     let why = match rule {
         Rule::AllLocal => Some("rule.kind = \"all-local\": nothing may be asked when a local answer fails"),
         Rule::AllCloud => Some("rule.kind = \"all-cloud\": no local answer comes first"),
         _ if private => Some("private = true: nothing may be asked when a local answer fails"),
-        _ if explore > 0.0 => Some("explore above 0: the probability of a choice would no longer be known"),
+        _ if draws => Some("explore above 0: the probability of a choice would no longer be known"),
         _ => None,
     };
     if let Some(why) = why {

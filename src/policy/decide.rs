@@ -17,7 +17,7 @@ impl Policy {
         let bench = Bench::new(self, signals, &verdicts, domain);
         let order = bench.rank(Verdict::ready);
         let wish = bench.rank(Verdict::able).first().map(|r| r.index);
-        let (preferred, propensity) = self.draw(&order, signals.draw);
+        let (preferred, propensity) = self.explore.draw(&order, signals);
         let explored = preferred != order.first().map(|r| r.index);
         let baseline = baseline(signals);
         let cloud = self.permit(signals);
@@ -39,6 +39,7 @@ impl Policy {
             domain_p,
             posterior: signals.posterior,
             propensity,
+            draw: self.explore.draws().then_some(signals.draw),
             policy: Arc::clone(&self.name),
             policy_hash: Arc::clone(&self.hash),
             ranked: order.iter().map(|r| r.index).collect(),
@@ -55,26 +56,6 @@ impl Policy {
     fn permit(&self, signals: &Signals) -> Option<CloudPermit> {
         let stays = self.rule == Rule::AllLocal && signals.pin == Pin::None;
         (!signals.private && !self.private && !stays).then_some(CloudPermit(()))
-    }
-
-    /// The first, or with the share `explore` any of its class alike; and the probability of that choice.
-    fn draw(&self, order: &[Ranked], draw: u64) -> (Option<usize>, f64) {
-        let Some(first) = order.first() else { return (None, 1.0) };
-        let alike: Vec<usize> = order.iter().take_while(|r| r.class == 0).map(|r| r.index).collect();
-        if self.explore <= 0.0 || alike.len() < 2 {
-            return (Some(first.index), 1.0);
-        }
-        let each = self.explore / as_f64(alike.len());
-        let mut point = unit(draw);
-        for index in alike {
-            let share = if index == first.index { each + (1.0 - self.explore) } else { each };
-            if point < share {
-                return (Some(index), share);
-            }
-            point -= share;
-        }
-        // Rounding may leave a sliver above the last share.
-        (Some(first.index), each + (1.0 - self.explore))
     }
 
     fn fallbacks(&self, signals: &Signals, chosen: Option<usize>, order: &[Ranked]) -> Vec<usize> {
@@ -151,27 +132,13 @@ fn alternatives(bench: &Bench<'_>, chosen: Option<usize>, order: &[Ranked]) -> V
     .collect()
 }
 
-/// A seed as a number in \[0, 1): SplitMix64, so that neighbouring seeds do not give neighbouring draws.
-fn unit(seed: u64) -> f64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-    let top = ((z ^ (z >> 31)) >> 11) as f64;
-    top / 9_007_199_254_740_992.0
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a handful of backends")]
-fn as_f64(n: usize) -> f64 {
-    n as f64
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
+    use super::super::explore::Explore;
     use super::super::sample::{any_signals, candidate, signals};
     use super::super::types::State;
     use super::super::{explain, load, names, parse};
@@ -182,7 +149,10 @@ mod tests {
     }
 
     fn exploring() -> Policy {
-        Policy { explore: 0.3, ..policy("balanced") }
+        Policy {
+            explore: Explore { share: 0.1, max_quality_loss: Some(0.5), ..Explore::default() },
+            ..policy("balanced")
+        }
     }
 
     fn two(local: f64, cloud: f64) -> Signals {
@@ -362,9 +332,9 @@ mod tests {
             first += usize::from(i == 0);
             shares[i] = d.propensity;
         }
-        assert!((shares[0] - 0.85).abs() < 1e-12 && (shares[1] - 0.15).abs() < 1e-12, "{shares:?}");
-        assert!((16_700..17_300).contains(&first), "{first}");
-        // Only among those that are good enough.
+        assert!((shares[0] - 0.95).abs() < 1e-12 && (shares[1] - 0.05).abs() < 1e-12, "{shares:?}");
+        assert!((18_850..19_150).contains(&first), "{first}");
+        // Only within the loss of quality that it may take.
         assert_eq!(p.decide(&two(0.2, 0.9)).propensity, 1.0);
     }
 

@@ -24,6 +24,7 @@ pub fn to_json(decision: &Decision, caution: Option<&str>) -> Value {
             "policy": &*decision.policy,
             "policy_hash": &*decision.policy_hash,
             "propensity": decision.propensity,
+            "draw": decision.draw.map(|seed| seed.to_string()),
             "saved_joules": decision.saved,
             "ranked": ranked,
             "caution": caution,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use super::cascade;
+use super::explore;
 use super::probe::{Probe, StandIn};
 use super::rules::{Fallback, Grid, Minimise, Policy, Rule, Weights};
 use super::section::{Section, index, line, nearest_line, suggest};
@@ -62,7 +63,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         &[("any", Fallback::Any), ("same-place", Fallback::SamePlace), ("never", Fallback::Never)],
         problems,
     );
-    let explore = top.number("explore", 0.0..=0.5, problems).unwrap_or(0.0);
+    let explore = explore::read(&mut top, problems);
     let electricity = top.number("electricity_usd_per_kwh", 0.0..=10.0, problems);
     let grid = top
         .optional_table("grid_g_per_kwh", problems)
@@ -70,7 +71,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
     let sticky = top.optional_table("sticky", problems).map(|s| sticky::section(s, problems));
     let verify = top.optional_table("verify", problems).map(|s| Arc::new(cascade::section(s, problems)));
     if let (Some(_), Some(Some(rule))) = (&verify, rule) {
-        cascade::contradictions(rule, private, explore, problems);
+        cascade::contradictions(rule, private, explore.draws(), problems);
     }
     let stand_ins: Vec<StandIn> =
         top.tables("stand_ins", problems).into_iter().filter_map(|s| stand_in(s, problems)).collect();
@@ -262,7 +263,7 @@ mod tests {
     fn a_short_file_is_enough_and_its_hash_is_that_of_its_bytes() {
         let p = parse(GOOD, "mine.toml").unwrap();
         assert_eq!(p.rule, Rule::Objective { minimise: Minimise::Energy, max_quality_loss: 0.05 });
-        assert_eq!((p.prefer, p.fallback, p.private, p.explore), (Place::Local, Fallback::Any, false, 0.0));
+        assert_eq!((p.prefer, p.fallback, p.private, p.explore.draws()), (Place::Local, Fallback::Any, false, false));
         assert_eq!(*p.hash, *blake3::hash(GOOD.as_bytes()).to_hex().as_str().get(..16).unwrap());
         assert_ne!(p.hash, parse(&format!("{GOOD}# changed\n"), "mine.toml").unwrap().hash);
     }
@@ -284,7 +285,7 @@ mod tests {
             (format!("{head}{rule}treshold = 1\n"), "x.toml:5: rule.treshold: unknown key"),
             (format!("{head}privat = true\n{rule}"), "x.toml:3: privat: unknown key; did you mean `private`?"),
             (format!("{head}private = \"yes\"\n{rule}"), "private: must be true or false (got `yes`)"),
-            (format!("{head}explore = 0.9\n{rule}"), "explore: must be a number from 0 to 0.5 (got 0.9)"),
+            (format!("{head}explore = 0.9\n{rule}"), "explore: must be a number from 0 to 0.1 (got 0.9)"),
             (format!("{head}[rule]\nkind = \"coverage-threshold\"\n"), "rule.threshold: is missing"),
             (
                 format!("{head}[rule]\nkind = \"coverage-threshold\"\nthreshold = 70\n"),

@@ -8,6 +8,7 @@ mod decide;
 pub mod decimal;
 mod eligible;
 pub mod explain;
+pub mod explore;
 mod file;
 mod probe;
 mod rank;

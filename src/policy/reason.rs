@@ -15,7 +15,8 @@ pub fn sentence(bench: &Bench<'_>, chosen: Option<usize>, wish: Option<usize>, e
         return format!("{} was asked for by name", own.backend);
     }
     if explored {
-        return format!("{} was drawn among the backends that are good enough, to learn", own.backend);
+        let among = if own.chance.mean >= bench.bar { "are good enough" } else { "exploring may take" };
+        return format!("{} was drawn among the backends that {among}, to learn", own.backend);
     }
     let missed = wish.filter(|w| Some(*w) != chosen).and_then(|w| Some((candidates.get(w)?, bench.verdicts.get(w)?)));
     match missed {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::cascade::Verify;
+use super::explore::Explore;
 use super::probe::{Probe, StandIn};
 use super::sticky::Sticky;
 use super::types::Place;
@@ -27,8 +28,8 @@ pub struct Policy {
     pub prefer: Place,
     /// Who may answer after the chosen backend failed before its first byte.
     pub fallback: Fallback,
-    /// Share of decisions drawn evenly among all backends that are good enough, for learning; 0 is none.
-    pub explore: f64,
+    /// Decisions that are drawn, to learn what other backends are worth; none by default.
+    pub explore: Explore,
     /// US dollars per kWh: what a local answer costs when no price is set.
     pub electricity_usd_per_kwh: f64,
     /// Grams of CO2 equivalent per kWh where local and cloud backends run.

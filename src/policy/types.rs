@@ -161,6 +161,8 @@ pub struct Decision {
     pub posterior: Posterior,
     /// Probability with which this policy makes this choice on these signals; 1 for a deterministic one.
     pub propensity: f64,
+    /// The seed of the draw, where the policy explores: the same seed and signals give the same choice.
+    pub draw: Option<u64>,
     /// Name of the policy.
     pub policy: Arc<str>,
     /// BLAKE3 of the policy file, first 16 hex digits.

@@ -1,6 +1,7 @@
 //! One logged query, ready to be decided again.
 
 use super::predictions::Expected;
+use crate::verify::Evidence;
 
 /// Folds of a cross-fitted prediction.
 pub const FOLDS: usize = 5;
@@ -30,6 +31,8 @@ pub struct Case {
     pub strong: Arm,
     /// What tables expect of it, in a log without labels.
     pub expected: Option<Expected>,
+    /// What the weak model's answer shows of itself, where the log tells; what was expected of it is filled in by the decision.
+    pub evidence: Option<Evidence>,
     /// What was decided on it when it was live, where the log says at which odds.
     pub logged: Option<Logged>,
 }
@@ -43,6 +46,26 @@ pub struct Logged {
     pub propensity: f64,
     /// What somebody thought of the answer, from 0, bad, to 1, good; none where nobody told.
     pub reward: Option<f64>,
+}
+
+impl Logged {
+    /// From a log's own words: `local` or `cloud` (`weak` or `strong`), how likely that was, what it earned. None where the log
+    /// tells no action or no odds.
+    ///
+    /// # Errors
+    /// Another action, or odds that are none.
+    pub fn read(action: Option<&str>, propensity: Option<f64>, reward: Option<f64>) -> Result<Option<Self>, String> {
+        let (Some(action), Some(propensity)) = (action, propensity) else { return Ok(None) };
+        let local = match action {
+            "local" | "weak" => true,
+            "cloud" | "strong" => false,
+            other => return Err(format!("`action` is `{other}`, not local (weak) or cloud (strong)")),
+        };
+        if !(propensity > 0.0 && propensity <= 1.0) {
+            return Err(format!("`propensity` is {propensity}, not above 0 and at most 1"));
+        }
+        Ok(Some(Self { local, propensity, reward }))
+    }
 }
 
 /// What one model made of a query.

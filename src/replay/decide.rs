@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::case::{Case, hash, mixed};
 use super::cost::Tariff;
 use super::predictions::Expected;
-use super::simulate::{Kept, Setup};
+use super::simulate::Setup;
+use super::way::Kept;
 use crate::api::query::Needs;
 use crate::classify::domain::{DOMAINS, Domain, Posterior};
-use crate::policy::types::{Candidate, Capabilities, Pin, Place, Signals, State};
+use crate::policy::types::{Candidate, Capabilities, Decision, Pin, Place, Signals, State};
+use crate::verify::{Evidence, Expected as Foreseen};
 
 /// Decisions kept for queries that look the same to a policy, in each of so many parts.
 const KEPT: usize = 1 << 14;
@@ -58,20 +60,32 @@ type Look = (usize, usize, u32);
 pub fn decide(setup: &Setup, case: &Case, expected: &Expected) -> Kept {
     let input = case.input_tokens.min(f64::from(u32::MAX)) as u32;
     let look = (case.domain_index, case.fold(), input);
-    let draws = setup.policies.iter().any(|p| p.explore > 0.0);
-    let again = setup.predictions.by_domain_alone() && !draws;
+    let draws = setup.policies.iter().any(|p| p.explore.draws());
+    let checked = case.evidence.is_some() && setup.policies.iter().any(|p| p.verify.is_some());
+    let again = setup.predictions.by_domain_alone() && !draws && !checked;
     if let Some(kept) = again.then(|| setup.known.get(&look)).flatten() {
         return kept;
     }
     let signals = signals(setup, case, expected, input);
-    let mut kept = 0;
+    let mut kept = Kept::default();
     for (i, policy) in setup.policies.iter().enumerate() {
-        kept |= u64::from(policy.decide(&signals).chosen == Some(0)) << i;
+        let decision = policy.decide(&signals);
+        let local = decision.chosen == Some(0);
+        kept.local |= u64::from(local) << i;
+        kept.escalated |= u64::from(local && distrusts(&decision, &signals, case.evidence)) << i;
     }
     if again {
-        setup.known.put(look, Kept(kept));
+        setup.known.put(look, kept);
     }
-    Kept(kept)
+    kept
+}
+
+/// Whether the check of a decision, if it has one, would not trust an answer that shows this.
+pub fn distrusts(decision: &Decision, signals: &Signals, shown: Option<Evidence>) -> bool {
+    let Some((cascade, shown)) = decision.cascade.as_ref().zip(shown) else { return false };
+    let prompt = f64::from(signals.input_tokens);
+    let expected = Foreseen { prior: cascade.prior, tokens: cascade.expected_tokens, prompt };
+    cascade.verify.model.p(&Evidence { expected, ..shown }) < cascade.verify.escalate_below
 }
 
 /// What the live line would have handed to the policies.

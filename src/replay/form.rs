@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::case::{Arm, Case, hash, stem};
+use super::foreseen::Foreseer;
 use super::outcomes::{self, Columns, Model, Read};
 use super::predictions::Expected;
 use super::shapes::{self, Kind};
@@ -18,6 +19,8 @@ use crate::tables;
 pub enum Form {
     /// Labels are in the row.
     Outcomes(Columns),
+    /// The same, and each row is foreseen from its words; these are not kept.
+    Foreseen(Columns, Foreseer),
     /// Labels are what tables expect.
     Log(Box<Unlabelled>),
 }
@@ -30,6 +33,12 @@ impl Form {
     pub fn read(&self, line: u64, bytes: &[u8]) -> Result<Option<Read>, String> {
         match self {
             Self::Outcomes(columns) => outcomes::read(line, bytes, *columns).map(Some),
+            Self::Foreseen(columns, foreseer) => {
+                let mut read = outcomes::read(line, bytes, *columns)?;
+                read.case.expected = foreseer.of(&read.case);
+                read.case.text = None;
+                Ok(Some(read))
+            }
             Self::Log(_) if bytes.is_empty() => Ok(None),
             Self::Log(log) => log.read(line, bytes),
         }
@@ -38,7 +47,7 @@ impl Form {
     /// The word in output.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Outcomes(_) => "outcome table",
+            Self::Outcomes(_) | Self::Foreseen(..) => "outcome table",
             Self::Log(log) => log.kind.name(),
         }
     }
@@ -122,10 +131,11 @@ impl Unlabelled {
             weak: arm(expected.weak.mean, expected.weak_tokens),
             strong: arm(expected.strong.mean, expected.strong_tokens),
             expected: Some(expected),
+            evidence: None,
             logged: None,
             id: id.into(),
         };
-        Ok(Some(Read { case, graded: false, by_chars: false, top: 1.0 }))
+        Ok(Some(Read { case, graded: false, by_chars: false, top: 1.0, ease: None }))
     }
 }
 

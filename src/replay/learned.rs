@@ -3,18 +3,19 @@
 use std::collections::HashMap;
 
 use super::case::Case;
+use super::foreseen::{Sample, TRAINED};
 use super::form::Form;
 use super::outcome::BadLine;
 use super::outcomes::Read;
 use super::predictions::Counts;
-use super::run::Request;
+use super::run::{Predictor, Request};
 use super::source::{Chunk, Lines};
 use crate::classify::domain::Domain;
 
 /// Lines of a batch.
 pub const LINES: usize = 4096;
 /// Labelled queries learned from, at most: a domain's coverage is known to a percent long before.
-const LEARNED: usize = 200_000;
+pub const LEARNED: usize = 200_000;
 /// Domains told apart; more are counted as one.
 const DOMAINS: usize = 1024;
 /// Name of what is beyond.
@@ -76,6 +77,10 @@ pub struct Learned {
     pub stated_scale: bool,
     /// Lengths of answers are characters.
     pub by_chars: bool,
+    /// Queries to learn a predictor from, where one is asked for.
+    pub sample: Option<Sample>,
+    /// What was learned from them, in words.
+    pub foreseen: Option<String>,
 }
 
 /// Reads the log's beginning.
@@ -86,6 +91,7 @@ pub fn learn(request: &Request, form: &Form, stated: Option<f64>, names: &mut Na
     let mut lines = Lines::open(&request.file)?;
     let (mut cases, mut top, mut graded, mut by_chars): (Vec<Case>, f64, usize, bool) = (Vec::new(), 0.0, 0, false);
     let mut first_bad: Option<BadLine> = None;
+    let mut sample = (request.predictor == Predictor::Query).then(|| Sample::new(TRAINED, request.seed));
     let mut left = request.limit.unwrap_or(u64::MAX);
     while let Some(chunk) = lines.chunk(LINES.min(usize::try_from(left).unwrap_or(LINES)))? {
         left -= chunk.len() as u64;
@@ -96,7 +102,10 @@ pub fn learn(request: &Request, form: &Form, stated: Option<f64>, names: &mut Na
                     top = top.max(read.top);
                     graded += usize::from(read.graded);
                     by_chars |= read.by_chars;
-                    cases.push(Case { id: Box::default(), domain: Box::default(), ..read.case });
+                    if let Some(sample) = &mut sample {
+                        sample.offer(&read.case, read.ease);
+                    }
+                    cases.push(Case { id: Box::default(), domain: Box::default(), text: None, ..read.case });
                 }
                 Err(bad) => first_bad = first_bad.or(Some(bad)),
             }
@@ -113,7 +122,7 @@ pub fn learn(request: &Request, form: &Form, stated: Option<f64>, names: &mut Na
             counts.add(case, (w / scale).clamp(0.0, 1.0), (s / scale).clamp(0.0, 1.0));
         }
     }
-    Ok(Learned { counts, scale, graded: graded > 0, stated_scale: stated.is_some(), by_chars })
+    Ok(Learned { counts, scale, graded: graded > 0, stated_scale: stated.is_some(), by_chars, sample, foreseen: None })
 }
 
 fn usable(request: &Request, read: usize, graded: usize, first_bad: Option<BadLine>) -> Result<(), String> {

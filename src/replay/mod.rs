@@ -6,15 +6,18 @@
 //! with others in any order. [`outcome`] makes the figures. Nothing here talks to a backend; memory does not grow with the
 //! log. Invariant: unknown joules and dollars are null, never 0, and every assumption is told in words.
 
+pub mod arrays;
 pub mod assemble;
 pub mod boot;
 pub mod case;
 pub mod cost;
 pub mod decide;
 pub mod figures;
+pub mod foreseen;
 pub mod form;
 pub mod front;
 pub mod learned;
+pub mod offpolicy;
 pub mod outcome;
 pub mod outcomes;
 pub mod page;
@@ -32,4 +35,5 @@ pub mod simulate;
 pub mod sketch;
 pub mod source;
 pub mod taxonomy;
+pub mod way;
 pub mod worst;

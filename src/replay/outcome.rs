@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::figures::Point;
 use super::front::{Diff, ParetoPoint};
+use super::offpolicy::estimate::{Estimate, OffPolicy};
 use super::queue::Load;
 use super::sketch::Spread;
 use super::worst::Mistake;
@@ -54,6 +55,9 @@ pub struct Outcome {
     pub curve: Vec<Point>,
     /// What that order is worth.
     pub worth: super::figures::Worth,
+    /// What the policy that was live earned; absent where the log has no choices of known odds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
     /// Where two policies part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diff: Option<Diff>,
@@ -61,6 +65,19 @@ pub struct Outcome {
     pub assumptions: Vec<String>,
     /// What a reader must know before he quotes a figure.
     pub warnings: Vec<String>,
+}
+
+/// What the policy that was live earned.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Live {
+    /// Logged choices with a reward.
+    pub scored: u64,
+    /// Without one.
+    pub unscored: u64,
+    /// Share of the scored ones that were drawn: the live policy could have gone the other way.
+    pub drawn: f64,
+    /// Mean reward.
+    pub reward: Estimate,
 }
 
 /// What was read.
@@ -178,6 +195,8 @@ pub struct PolicyFigures {
     pub worst_false_local: Vec<Mistake>,
     /// Cloud answers that the weak model had right too.
     pub worst_false_cloud: Vec<Mistake>,
+    /// What it would have earned by the log's own choices and rewards; null where the log has none.
+    pub off_policy: Option<OffPolicy>,
 }
 
 /// Decisions by what would have been best. Counts.

@@ -1,7 +1,9 @@
 //! Outcome tables: `NAME.jsonl.gz`, one query a line with one entry per model in its arrays, and `NAME.models.json` with the
 //! order of those models.
 //!
-//! Any key but `id` and one of `ok` and `score` may be missing. Pure but for [`Models::beside`].
+//! Any key but `id` and one of `ok` and `score` may be missing. A row may tell what was done live: `action` (`local` or `cloud`),
+//! its `propensity`, and the `reward` it got. `mean_logprob`, `min_logprob` and `cut` (ended by its token limit) of the weak model's
+//! answer are what a cascade checks. Pure but for [`Models::beside`].
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -9,8 +11,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::case::{Arm, Case, hash, stem};
+use super::arrays::{mean, most, number, pair, signed};
+use super::case::{Arm, Case, Logged, hash, stem};
 use crate::config::problem::did_you_mean;
+use crate::verify::{Evidence, Expected};
 
 /// Characters of one token, where a log counts characters.
 pub const CHARS_PER_TOKEN: f64 = 4.0;
@@ -148,6 +152,18 @@ struct Row<'a> {
     latency_ms: Option<&'a RawValue>,
     #[serde(default)]
     arrival_ms: Option<f64>,
+    #[serde(borrow, default)]
+    mean_logprob: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    min_logprob: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    cut: Option<&'a RawValue>,
+    #[serde(default)]
+    action: Option<Cow<'a, str>>,
+    #[serde(default)]
+    propensity: Option<f64>,
+    #[serde(default)]
+    reward: Option<f64>,
 }
 
 /// A row, and whether its labels are grades and its lengths were counted in characters.
@@ -160,6 +176,8 @@ pub struct Read {
     pub by_chars: bool,
     /// The largest score of any model in this row.
     pub top: f64,
+    /// Mean label over all models of this row, where text is kept.
+    pub ease: Option<f64>,
 }
 
 /// Reads one line.
@@ -195,10 +213,35 @@ pub fn read(line: u64, bytes: &[u8], columns: Columns) -> Result<Read, String> {
         weak: arm(a, tw.or(cw), uw, lw),
         strong: arm(b, ts.or(cs), us, ls),
         expected: None,
-        logged: None,
+        evidence: evidence(&row, tw, columns)?,
+        logged: Logged::read(row.action.as_deref(), row.propensity, row.reward)?,
     };
     let top = if graded { row.score.map_or(0.0, |raw| most(raw.get())) } else { 1.0 };
-    Ok(Read { case, graded, by_chars: row.out_tokens.is_none() && row.out_chars.is_some(), top })
+    let ease = if columns.text { row.ok.or(row.score).and_then(|raw| mean(raw.get())) } else { None };
+    Ok(Read { case, graded, ease, by_chars: row.out_tokens.is_none() && row.out_chars.is_some(), top })
+}
+
+/// What the weak model's answer shows of itself; none without its log-probabilities and its length.
+fn evidence(row: &Row<'_>, tokens: Option<f64>, columns: Columns) -> Result<Option<Evidence>, String> {
+    let weak = |raw: Option<&RawValue>, key: &str| -> Result<Option<f64>, String> {
+        let [weak, _] = raw.map_or(Ok([None, None]), |raw| signed(raw.get(), key, columns))?;
+        Ok(weak)
+    };
+    let (mean, least) = (weak(row.mean_logprob, "mean_logprob")?, weak(row.min_logprob, "min_logprob")?);
+    let [cut, _] = row.cut.map_or(Ok([None, None]), |raw| pair(raw.get(), "cut", columns))?;
+    Ok(mean.zip(least).zip(tokens).map(|((mean, least), tokens)| Evidence {
+        // What was expected is the decision's to say.
+        expected: Expected { prior: 0.5, tokens: 1.0, prompt: 1.0 },
+        tokens: tokens.min(f64::from(u32::MAX)) as u32,
+        whole: true,
+        mean_logprob: Some(mean),
+        min_logprob: Some(least),
+        cut: cut.is_some_and(|cut| cut > 0.0),
+        empty: tokens < 1.0,
+        refuses: false,
+        loops: false,
+        stated: None,
+    }))
 }
 
 /// Whether labels are grades, and both of them.
@@ -234,40 +277,4 @@ fn with_options(prompt: &str, options: Option<&RawValue>) -> Box<str> {
         text.push_str(&format!("\n{letter}. {option}"));
     }
     text.into()
-}
-
-/// The entries of two models in an array of numbers and nulls.
-fn pair(raw: &str, key: &str, columns: Columns) -> Result<[Option<f64>; 2], String> {
-    let inside = raw.strip_prefix('[').and_then(|r| r.strip_suffix(']'));
-    let Some(inside) = inside else { return Err(format!("`{key}` is not an array with one entry per model")) };
-    let (mut out, mut n) = ([None, None], 0);
-    for part in inside.split(',') {
-        for (cell, wanted) in out.iter_mut().zip([columns.weak, columns.strong]) {
-            if n == wanted {
-                *cell = number(part.trim()).map_err(|what| format!("`{key}`[{n}] is {what}"))?;
-            }
-        }
-        n += 1;
-    }
-    if n != columns.models {
-        return Err(format!("`{key}` has {n} entries, the models file lists {}", columns.models));
-    }
-    Ok(out)
-}
-
-fn number(text: &str) -> Result<Option<f64>, String> {
-    match text {
-        "null" => Ok(None),
-        "true" => Ok(Some(1.0)),
-        "false" => Ok(Some(0.0)),
-        other => match other.parse::<f64>() {
-            Ok(x) if x.is_finite() && x >= 0.0 => Ok(Some(x)),
-            _ => Err(format!("{other}, not a number from 0 up or null")),
-        },
-    }
-}
-
-fn most(raw: &str) -> f64 {
-    let parts = raw.trim_matches(['[', ']']).split(',');
-    parts.filter_map(|p| p.trim().parse::<f64>().ok()).fold(0.0, f64::max)
 }

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::offpolicy::{Rewards, Sums};
 use super::sketch::{Curve, Sketch};
 use super::worst::{WORST, Worst};
 
@@ -29,6 +30,10 @@ pub struct Tally {
     pub saved: [f64; 3],
     /// Joules (mid) of local answers that were wrong.
     pub wasted: f64,
+    /// Local answers that were not trusted and asked again in the cloud.
+    pub attempts: f64,
+    /// Joules (mid) of them.
+    pub attempt_joules: f64,
     /// Queries of which the dollars of both sides are known.
     pub usd_n: f64,
     /// US dollars.
@@ -63,6 +68,8 @@ impl Tally {
         three(&mut self.cloud_joules, &o.cloud_joules);
         three(&mut self.saved, &o.saved);
         self.wasted += o.wasted;
+        self.attempts += o.attempts;
+        self.attempt_joules += o.attempt_joules;
         self.usd_n += o.usd_n;
         self.usd += o.usd;
         self.cloud_input += o.cloud_input;
@@ -88,6 +95,8 @@ impl Tally {
             cloud_joules: three(self.cloud_joules),
             saved: three(self.saved),
             wasted: self.wasted * by,
+            attempts: self.attempts * by,
+            attempt_joules: self.attempt_joules * by,
             usd_n: self.usd_n * by,
             usd: self.usd * by,
             cloud_input: self.cloud_input * by,
@@ -144,6 +153,8 @@ pub struct Route {
     pub false_local: Worst,
     /// Cloud answers that the weak model had right.
     pub false_cloud: Worst,
+    /// What logged choices say of it; nothing for references.
+    pub off_policy: Sums,
 }
 
 impl Default for Route {
@@ -154,6 +165,7 @@ impl Default for Route {
             service: Sketch::default(),
             false_local: Worst::default(),
             false_cloud: Worst::default(),
+            off_policy: Sums::default(),
         }
     }
 }
@@ -178,6 +190,7 @@ impl Route {
         self.service.merge(&other.service);
         self.false_local.merge(&other.false_local);
         self.false_cloud.merge(&other.false_cloud);
+        self.off_policy.merge(&other.off_policy);
     }
 
     /// Over all domains.
@@ -222,12 +235,16 @@ pub struct Partial {
     pub n: f64,
     /// Queries left out because one side has no label.
     pub unlabelled: f64,
+    /// Queries whose weak answer can be checked.
+    pub evidence: f64,
     /// One per route, references first.
     pub routes: Vec<Route>,
     /// Queries by predicted gain, by predicted failure of the weak model, and by the true gain.
     pub curves: [Curve; 3],
     /// Where two policies part, if asked.
     pub parting: Option<Parting>,
+    /// What the live policy earned, where the log tells.
+    pub rewards: Rewards,
 }
 
 impl Partial {
@@ -244,7 +261,9 @@ impl Partial {
     pub fn merge(&mut self, other: &Self) {
         self.n += other.n;
         self.unlabelled += other.unlabelled;
+        self.evidence += other.evidence;
         self.routes.iter_mut().zip(&other.routes).for_each(|(a, b)| a.merge(b));
+        self.rewards.merge(&other.rewards);
         self.curves.iter_mut().zip(&other.curves).for_each(|(a, b)| a.merge(b));
         if let (Some(a), Some(b)) = (&mut self.parting, &other.parting) {
             a.merge(b);

@@ -25,6 +25,8 @@ pub struct Expected {
 pub enum Predictions {
     /// Shrunk coverage of the query's domain, both sides.
     Domain(Domains),
+    /// Each query carries what was foreseen of it from its words, its shape and its domain; the domain rule stays that of domains.
+    Query(Domains),
     /// Tables of both sides, under the classifier's distribution: each query carries what they expect. With it, what they expect
     /// of a query of which nothing is known.
     Tables(Expected),
@@ -35,6 +37,7 @@ impl Predictions {
     pub fn of(&self, case: &Case) -> Expected {
         match self {
             Self::Domain(domains) => domains.of(case.domain_index, case.fold()),
+            Self::Query(domains) => case.expected.unwrap_or_else(|| domains.of(case.domain_index, case.fold())),
             Self::Tables(unknown) => case.expected.unwrap_or(*unknown),
         }
     }
@@ -43,7 +46,10 @@ impl Predictions {
     pub fn domain_keeps(&self, case: &Case) -> bool {
         let gain = |e: Expected| e.strong.mean - e.weak.mean;
         match self {
-            Self::Domain(_) | Self::Tables(_) => gain(self.of(case)) < gain(self.mean(case)) - 1e-9,
+            Self::Domain(domains) | Self::Query(domains) => {
+                gain(domains.of(case.domain_index, case.fold())) < gain(self.mean(case)) - 1e-9
+            }
+            Self::Tables(_) => gain(self.of(case)) < gain(self.mean(case)) - 1e-9,
         }
     }
 
@@ -51,7 +57,7 @@ impl Predictions {
     pub fn mean(&self, case: &Case) -> Expected {
         match self {
             // The last row is that of no domain.
-            Self::Domain(domains) => domains.of(usize::MAX, case.fold()),
+            Self::Domain(domains) | Self::Query(domains) => domains.of(usize::MAX, case.fold()),
             Self::Tables(unknown) => *unknown,
         }
     }
@@ -65,6 +71,7 @@ impl Predictions {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Domain(_) => "domain",
+            Self::Query(_) => "query",
             Self::Tables(_) => "tables",
         }
     }

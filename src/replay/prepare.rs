@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::case::Case;
 use super::cost;
 use super::decide::Known;
+use super::foreseen::Foreseer;
 use super::form::{Form, Unlabelled};
 use super::learned::{LINES, Learned, Names, learn, parse};
 use super::outcomes::{Columns, Model, Models};
 use super::predictions::Predictions;
 use super::reader::Reader;
-use super::run::{Ask, Request};
+use super::run::{Ask, Predictor, Request};
 use super::simulate::Setup;
 use super::source::Lines;
 use super::taxonomy::domain_of;
@@ -79,13 +80,19 @@ fn labelled(request: &Request) -> Result<Opened, String> {
     if weak == strong {
         return Err(format!("weak and strong are the same model: {}", request.weak));
     }
-    let form = Form::Outcomes(Columns { weak, strong, models: models.models.len(), text: false });
+    let columns = Columns { weak, strong, models: models.models.len(), text: request.predictor == Predictor::Query };
     let (Some(weak), Some(strong)) = (models.models.get(weak).cloned(), models.models.get(strong).cloned()) else {
         return Err("the models file changed".to_owned());
     };
     let mut names = Names::default();
-    let learned = learn(request, &form, models.score_max, &mut names)?;
-    let predictions = Predictions::Domain(learned.counts.domains());
+    let mut learned = learn(request, &Form::Outcomes(columns), models.score_max, &mut names)?;
+    let domains = learned.counts.domains();
+    let foreseer = learned.sample.take().map(|sample| sample.fit(learned.scale));
+    learned.foreseen = foreseer.as_ref().map(Foreseer::told);
+    let (form, predictions) = match foreseer {
+        Some(foreseer) => (Form::Foreseen(columns, foreseer), Predictions::Query(domains)),
+        None => (Form::Outcomes(columns), Predictions::Domain(domains)),
+    };
     let labels = if learned.graded { "grades" } else { "right or wrong" };
     Ok(Opened { form, models, pair: [weak, strong], learned, predictions, names, labels })
 }

@@ -89,15 +89,15 @@ impl Device {
         }
     }
 
-    /// A query for this device. Arrivals must not go back in time.
-    pub fn home(&mut self, at: f64, service: f64) {
+    /// A query for this device, and where its answer is thrown away the seconds elsewhere after it. Arrivals must not go back in time.
+    pub fn home(&mut self, at: f64, service: f64, then: Option<f64>) {
         self.arrived(at);
         let Some(seat) = self.free.iter_mut().min_by(|a, b| a.total_cmp(b)) else { return };
         let start = seat.max(at);
         *seat = start + service;
         let wait = start - at;
         self.waits.add(wait);
-        self.totals.add(wait + service);
+        self.totals.add(wait + service + then.unwrap_or(0.0));
         self.busy_s += service;
         if let Some(slot) = self.slots.get_mut((at / self.slot_s) as usize) {
             slot.local += 1;
@@ -174,7 +174,7 @@ mod tests {
             let mut at = 0.0;
             for _ in 0..400_000 {
                 at += -(1.0 - random.f64()).ln() / rate;
-                device.home(at, -(1.0 - random.f64()).ln());
+                device.home(at, -(1.0 - random.f64()).ln(), None);
             }
             let load = device.load().unwrap();
             let mean = load.wait.unwrap().mean;
@@ -188,7 +188,7 @@ mod tests {
     fn an_overloaded_device_shows() {
         let mut device = Device::new(1);
         for i in 0..1000 {
-            device.home(f64::from(i), 1.5);
+            device.home(f64::from(i), 1.5, None);
         }
         let load = device.load().unwrap();
         assert!(load.overloaded && load.backlog_s > 490.0, "{load:?}");

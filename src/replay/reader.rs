@@ -15,8 +15,9 @@ use super::outcome::{BadLine, Log};
 use super::partial::Partial;
 use super::queue::Device;
 use super::run::{Request, Watch};
-use super::simulate::{Kept, REFERENCES, Setup, simulate};
+use super::simulate::{REFERENCES, Setup, simulate};
 use super::source::{Chunk, Lines};
+use super::way::{Kept, Way};
 
 /// Batches of a round, for each core.
 const ROUND: usize = 3;
@@ -198,10 +199,11 @@ impl<'a> Reader<'a> {
             let oracle = w.ok >= s.ok;
             let below = setup.predictions.domain_keeps(case);
             let policies = (0..setup.policies.len()).map(|i| kept.by(i));
-            for (device, home) in devices.iter_mut().zip([false, true, oracle, below].into_iter().chain(policies)) {
-                match local.filter(|_| home) {
-                    Some(service) => device.home(at, service),
-                    None => device.away(at, if home { None } else { cloud }),
+            let references = [false, true, oracle, below].map(Way::of);
+            for (device, way) in devices.iter_mut().zip(references.into_iter().chain(policies)) {
+                match local.filter(|_| way != Way::Away) {
+                    Some(service) => device.home(at, service, if way == Way::Both { cloud } else { None }),
+                    None => device.away(at, if way == Way::Home { None } else { cloud }),
                 }
             }
         }

@@ -86,7 +86,7 @@ pub fn figures(parts: &Parts<'_>, row: &Row<'_>, draws: &Draws, worths: &[Worth]
         aiq: worth.aiq,
         aiq_coin: worth.aiq_coin,
         confusion: confusion(&t),
-        wasted: Wasted { wrong_local_joules: (t.energy_n > 0.0).then_some(t.wasted), ..Wasted::default() },
+        wasted: wasted(&t),
         ci: intervals(draws, row.index, &t),
         service_s: row.route.service.spread(),
         load: device,
@@ -95,6 +95,15 @@ pub fn figures(parts: &Parts<'_>, row: &Row<'_>, draws: &Draws, worths: &[Worth]
         by_domain: by_domain(parts, row.route),
         worst_false_local: row.route.false_local.rows().to_vec(),
         worst_false_cloud: row.route.false_cloud.rows().to_vec(),
+        off_policy: row.route.off_policy.figures(&parts.partial.rewards),
+    }
+}
+
+fn wasted(t: &Tally) -> Wasted {
+    Wasted {
+        attempts: whole(t.attempts),
+        attempt_joules: t.attempt_joules,
+        wrong_local_joules: (t.energy_n > 0.0).then_some(t.wasted),
     }
 }
 

@@ -9,6 +9,7 @@ use super::assemble::{Parts, assemble};
 use super::cost::Stated;
 use super::figures::Worth;
 use super::learned::Learned;
+use super::offpolicy::{CLIP, EFFECTIVE, SUPPORT};
 use super::outcome::Outcome;
 use super::outcomes::Models;
 use super::partial::Partial;
@@ -30,6 +31,16 @@ pub enum Ask {
     },
 }
 
+/// Who predicts what a policy sees of a labelled query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Predictor {
+    /// Shrunk coverage of its domain.
+    #[default]
+    Domain,
+    /// A fit on words, shape and domain.
+    Query,
+}
+
 /// What is asked for.
 pub struct Request {
     /// The file.
@@ -40,6 +51,8 @@ pub struct Request {
     pub weak: String,
     /// Name of the strong model.
     pub strong: String,
+    /// Who predicts, where the log has labels.
+    pub predictor: Predictor,
     /// Policies.
     pub policies: Vec<Arc<Policy>>,
     /// Two of them to compare query by query.
@@ -92,7 +105,7 @@ pub fn run(request: &Request, watch: &Watch) -> Result<Outcome, String> {
         seats: request.seats,
     };
     assemble(&parts, &mut outcome);
-    outcome.warnings = warnings(&outcome, &request.policies, reader.forgot);
+    outcome.warnings = warnings(&outcome, &request.policies, reader.forgot, partial.evidence as u64);
     Ok(outcome)
 }
 
@@ -131,16 +144,19 @@ fn begun(
         pareto: Vec::new(),
         curve: Vec::new(),
         worth: Worth::default(),
+        live: partial.rewards.live(),
         diff: None,
-        assumptions: told(reader, setup, learned),
+        assumptions: told(reader, setup, learned, partial),
         warnings: Vec::new(),
     })
 }
 
-fn warnings(outcome: &Outcome, policies: &[Arc<Policy>], forgot: bool) -> Vec<String> {
+fn warnings(outcome: &Outcome, policies: &[Arc<Policy>], forgot: bool, evidence: u64) -> Vec<String> {
     let mut out = Vec::new();
-    for p in policies.iter().filter(|p| p.verify.is_some()) {
-        out.push(format!("{}: its check of local answers needs their log-probabilities, which this log has not; replayed as if every local answer passed", p.name));
+    for p in policies.iter().filter(|p| p.verify.is_some() && evidence < outcome.log.replayed) {
+        let had =
+            if evidence == 0 { "this log has not".to_owned() } else { format!("{evidence} queries of this log have") };
+        out.push(format!("{}: its check of local answers needs their log-probabilities (mean_logprob, min_logprob) and lengths, which {had}; replayed as if every other local answer passed", p.name));
     }
     let log = &outcome.log;
     if !outcome.complete {
@@ -172,9 +188,10 @@ fn warnings(outcome: &Outcome, policies: &[Arc<Policy>], forgot: bool) -> Vec<St
     out
 }
 
-fn told(reader: &Reader<'_>, setup: &Setup, learned: &Learned) -> Vec<String> {
+fn told(reader: &Reader<'_>, setup: &Setup, learned: &Learned, partial: &Partial) -> Vec<String> {
     let mut out = vec![match setup.predictions {
         Predictions::Tables(_) => "PREDICTED: the log has no labels; what is right, and at which odds, is what the tables of both models expect of each query's domain: quality figures are expectations, and their intervals hold the spread of the queries alone".to_owned(),
+        Predictions::Query(_) => learned.foreseen.clone().unwrap_or_default(),
         Predictions::Domain(_) => format!(
         "predictions: coverage of the log's domains, both sides, shrunk, {} labelled queries, five folds by the prompt's stem: no query sees its own label",
         learned.counts.n()
@@ -185,6 +202,13 @@ fn told(reader: &Reader<'_>, setup: &Setup, learned: &Learned) -> Vec<String> {
     }
     if learned.by_chars {
         out.push("tokens: characters of the answer over 4; hidden reasoning is not in them".to_owned());
+    }
+    if partial.rewards.scored > 0.0 {
+        out.push(format!(
+            "off-policy: IPS (Horvitz-Thompson), SNIPS (self-normalised) and doubly robust (Dudik, Langford, Li 2011) over scored choices; weights \
+             above {CLIP} cut; no estimate below {:.0} % support or an effective {EFFECTIVE} queries; queries without a score are not in them",
+            100.0 * SUPPORT
+        ));
     }
     out.extend(setup.local.notes.iter().chain(&setup.cloud.notes).cloned());
     match reader.request.rate {

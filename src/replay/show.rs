@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::offpolicy::estimate::Estimate;
 use super::outcome::{Outcome, PolicyFigures};
 
 /// Domains shown for the first policy.
@@ -34,6 +35,7 @@ pub fn text(outcome: &Outcome) -> String {
     if let Some(p) = named.clone().find(parts).or(named.clone().next()).or(outcome.policies.first()) {
         details(&mut out, p);
     }
+    off_policy(&mut out, outcome);
     diff(&mut out, outcome);
     let front: Vec<&str> = outcome.pareto.iter().map(|p| p.name.as_str()).collect();
     let _ = writeln!(out, "\non the front of accuracy and joules, cheapest first: {}", front.join(", "));
@@ -194,6 +196,39 @@ fn diff(out: &mut String, outcome: &Outcome) {
     let ids: Vec<&str> = d.examples.iter().take(MISTAKES).map(|e| e.id.as_str()).collect();
     if !ids.is_empty() {
         let _ = writeln!(out, "  for example {}", ids.join(", "));
+    }
+}
+
+fn off_policy(out: &mut String, outcome: &Outcome) {
+    let Some(live) = &outcome.live else { return };
+    let r = live.reward;
+    let _ = writeln!(
+        out,
+        "\nrewards: {} scored choices ({} without a score), {} of them drawn; the live policy earned {:.4} ({:.4} to {:.4}) a query",
+        live.scored,
+        live.unscored,
+        percent(live.drawn),
+        r.value,
+        r.low,
+        r.high
+    );
+    let _ = writeln!(
+        out,
+        "{:<20} {:>8} {:>9} {:>24} {:>24} {:>24}",
+        "policy", "support", "eff. n", "IPS (95 %)", "SNIPS", "doubly robust"
+    );
+    for p in &outcome.policies {
+        let Some(off) = &p.off_policy else { continue };
+        let each = [off.ips, off.snips, off.dr];
+        let cell = |e: Option<Estimate>| {
+            e.map_or_else(|| "-".to_owned(), |e| format!("{:.4} ({:.3} to {:.3})", e.value, e.low, e.high))
+        };
+        let [ips, snips, dr] = each.map(cell);
+        let (support, n) = (percent(off.support), off.effective_n);
+        let _ = writeln!(out, "{:<20} {support:>8} {n:>9.1} {ips:>24} {snips:>24} {dr:>24}", p.name);
+        if let Some(why) = &off.why_not {
+            let _ = writeln!(out, "  {why}");
+        }
     }
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::case::Case;
 use super::cost::{Cost, Tariff};
 use super::decide::{Known, decide};
+use super::offpolicy::Scored;
 use super::partial::{GROUPS, Partial, Parting, Route, Slice, Tally};
 use super::predictions::{Expected, Predictions};
 use super::sketch::Bin;
+use super::way::{Kept, Way};
 use super::worst::{Mistake, WORST};
 use crate::classify::domain::Domain;
 use crate::policy::Policy;
@@ -40,17 +42,6 @@ pub struct Setup {
     pub known: Known,
 }
 
-/// One query's decisions: bit i is set where policy i keeps it local.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kept(pub u64);
-
-impl Kept {
-    /// Whether a policy keeps the query.
-    pub fn by(self, policy: usize) -> bool {
-        self.0 >> policy & 1 == 1
-    }
-}
-
 /// Decides and counts a batch. With it come the decisions, in the order of the queries; none where a label is missing.
 pub fn simulate(setup: &Setup, cases: &[Case]) -> (Partial, Vec<Option<Kept>>) {
     let mut partial = Partial::new(REFERENCES + setup.policies.len(), setup.diff.is_some());
@@ -65,6 +56,8 @@ pub fn simulate(setup: &Setup, cases: &[Case]) -> (Partial, Vec<Option<Kept>>) {
         let seen = Seen::of(setup, case, grade(weak), grade(strong));
         let kept = decide(setup, case, &seen.expected);
         partial.n += 1.0;
+        partial.evidence += f64::from(u8::from(case.evidence.is_some()));
+        off_policy(&mut partial, case, kept);
         count(setup, &mut partial, &seen, kept);
         decided.push(Some(kept));
     }
@@ -95,26 +88,22 @@ impl<'a> Seen<'a> {
     }
 
     /// What one route's choice adds to its sums.
-    fn tally(&self, local: bool) -> Tally {
+    fn tally(&self, way: Way) -> Tally {
         let (w, s) = (self.weak, self.strong);
+        let local = way == Way::Home;
         let mut t = Tally { n: 1.0, right: if local { w } else { s }, ..Tally::default() };
         t.local = f64::from(u8::from(local));
+        t.attempts = f64::from(u8::from(way == Way::Both));
         if let Some((l, c)) = self.local.joules.zip(self.cloud.joules) {
-            t.energy_n = 1.0;
-            if local {
-                let ([l0, l1, l2], [c0, c1, c2]) = (l, c);
-                t.local_joules = l;
-                // The two ends err on their own: least saved is the cheapest cloud against the dearest local answer.
-                t.saved = [c0 - l2, c1 - l1, c2 - l0];
-                t.wasted = l1 * (1.0 - w);
-            } else {
-                t.cloud_joules = c;
-                t.cloud_input = self.case.input_tokens;
-                t.cloud_output = self.case.strong.output_tokens.unwrap_or(0.0);
-            }
+            self.spent(&mut t, way, (l, c));
         }
         if let Some((l, c)) = self.local.usd.zip(self.cloud.usd) {
-            (t.usd_n, t.usd) = (1.0, if local { l } else { c });
+            let spent = match way {
+                Way::Home => l,
+                Way::Away => c,
+                Way::Both => l + c,
+            };
+            (t.usd_n, t.usd) = (1.0, spent);
         }
         let cell = match (local, w < s, w > 0.0) {
             (true, true, _) => &mut t.false_local,
@@ -126,6 +115,41 @@ impl<'a> Seen<'a> {
         };
         *cell = 1.0;
         t
+    }
+
+    /// Joules of local and cloud answers, low, mid and high.
+    fn spent(&self, t: &mut Tally, way: Way, (l, c): ([f64; 3], [f64; 3])) {
+        let ([l0, l1, l2], [c0, c1, c2]) = (l, c);
+        t.energy_n = 1.0;
+        if way != Way::Away {
+            t.local_joules = l;
+        }
+        if way != Way::Home {
+            t.cloud_joules = c;
+            t.cloud_input = self.case.input_tokens;
+            t.cloud_output = self.case.strong.output_tokens.unwrap_or(0.0);
+        }
+        match way {
+            Way::Away => {}
+            Way::Home => {
+                // The two ends err on their own: least saved is the cheapest cloud against the dearest local answer.
+                t.saved = [c0 - l2, c1 - l1, c2 - l0];
+                t.wasted = l1 * (1.0 - self.weak);
+            }
+            Way::Both => {
+                t.saved = [-l2, -l1, -l0];
+                t.attempt_joules = l1;
+            }
+        }
+    }
+
+    /// Seconds of service under a route.
+    fn seconds(&self, way: Way) -> Option<f64> {
+        match way {
+            Way::Home => self.local.seconds,
+            Way::Away => self.cloud.seconds,
+            Way::Both => self.local.seconds.zip(self.cloud.seconds).map(|(l, c)| l + c),
+        }
     }
 
     fn mistake(&self, badness: f64) -> Mistake {
@@ -141,21 +165,27 @@ impl<'a> Seen<'a> {
 }
 
 fn count(setup: &Setup, partial: &mut Partial, seen: &Seen<'_>, kept: Kept) {
-    let tallies = [seen.tally(false), seen.tally(true)];
-    let [away, home] = &tallies;
+    let tallies = [Way::Away, Way::Home, Way::Both].map(|way| seen.tally(way));
+    let [away, home, both] = &tallies;
+    let tally_of = |way: Way| match way {
+        Way::Away => away,
+        Way::Home => home,
+        Way::Both => both,
+    };
     let group = (seen.case.stem >> 32) as usize % GROUPS;
     let oracle = seen.weak >= seen.strong;
     let below = setup.predictions.domain_keeps(seen.case);
     let policies = (0..setup.policies.len()).map(|i| kept.by(i));
-    for (route, local) in partial.routes.iter_mut().zip([false, true, oracle, below].into_iter().chain(policies)) {
-        let tally = if local { home } else { away };
+    let references = [false, true, oracle, below].map(Way::of);
+    for (route, way) in partial.routes.iter_mut().zip(references.into_iter().chain(policies)) {
+        let tally = tally_of(way);
         if let Some(domain) = route.domain(seen.case.domain_index) {
             domain.add(tally);
         }
         if let Some(slice) = route.groups.get_mut(group) {
             slice.add(&slice_of(tally), 1.0);
         }
-        if let Some(seconds) = if local { seen.local.seconds } else { seen.cloud.seconds } {
+        if let Some(seconds) = seen.seconds(way) {
             route.service.add(seconds);
         }
         mistakes(route, seen, tally);
@@ -176,7 +206,20 @@ fn count(setup: &Setup, partial: &mut Partial, seen: &Seen<'_>, kept: Kept) {
         curve.add(score, &one);
     }
     if let (Some((a, b)), Some(parting)) = (setup.diff, &mut partial.parting) {
-        part(parting, seen.case, [kept.by(a), kept.by(b)], &tallies);
+        part(parting, seen.case, [kept.by(a), kept.by(b)].map(|way| (way == Way::Home, tally_of(way))));
+    }
+}
+
+/// What the logged choice of this query says of every policy.
+fn off_policy(partial: &mut Partial, case: &Case, kept: Kept) {
+    if case.logged.is_none() {
+        return;
+    }
+    partial.rewards.add(case);
+    let Some(scored) = Scored::of(case) else { return };
+    for (i, route) in partial.routes.iter_mut().skip(REFERENCES).enumerate() {
+        // As a log tells it: what a check made of the choice does not count.
+        route.off_policy.add(&scored, kept.by(i) != Way::Away);
     }
 }
 
@@ -201,8 +244,8 @@ fn mistakes(route: &mut Route, seen: &Seen<'_>, tally: &Tally) {
     }
 }
 
-fn part(parting: &mut Parting, case: &Case, kept: [bool; 2], [away, home]: &[Tally; 2]) {
-    let side = match kept {
+fn part(parting: &mut Parting, case: &Case, [(a, first), (b, second)]: [(bool, &Tally); 2]) {
+    let side = match [a, b] {
         [true, true] => {
             parting.both_local += 1.0;
             return;
@@ -212,11 +255,11 @@ fn part(parting: &mut Parting, case: &Case, kept: [bool; 2], [away, home]: &[Tal
             return;
         }
         [true, false] => {
-            parting.first_local.iter_mut().zip([home, away]).for_each(|(sum, t)| sum.add(t));
+            parting.first_local.iter_mut().zip([first, second]).for_each(|(sum, t)| sum.add(t));
             true
         }
         [false, true] => {
-            parting.second_local.iter_mut().zip([away, home]).for_each(|(sum, t)| sum.add(t));
+            parting.second_local.iter_mut().zip([first, second]).for_each(|(sum, t)| sum.add(t));
             false
         }
     };

@@ -56,7 +56,13 @@ fn one(setup: &Setup, logged: &Logged, training: bool) -> Case {
         let cost = tariff.cost(logged.input_tokens, arm.output_tokens, arm.usd, arm.seconds);
         known(arm.ok.map_or(f64::NAN, |ok| (ok / setup.scale).clamp(0.0, 1.0)), &cost, tariff)
     });
-    Case { signals: signals(setup, logged, &expected, input), answers: answers.to_vec(), strong: 1, training }
+    Case {
+        signals: signals(setup, logged, &expected, input),
+        answers: answers.to_vec(),
+        strong: 1,
+        training,
+        evidence: logged.evidence,
+    }
 }
 
 fn known(quality: f64, cost: &Cost, tariff: &Tariff) -> Known {

@@ -18,6 +18,8 @@ pub use self::found::{Both, Change, Found, Point, Verdict};
 use crate::classify::domain::{Domain, Posterior};
 use crate::policy::types::{Place, Signals};
 use crate::policy::{Minimise, Policy, parse, run_probes};
+use crate::replay::decide::distrusts;
+use crate::verify::Evidence;
 use judge::{Limits, Row, Sums};
 use search::{Score, Tried};
 use space::Space;
@@ -40,6 +42,8 @@ pub struct Case {
     pub strong: usize,
     /// Searched on, else held out.
     pub training: bool,
+    /// What the first candidate's answer shows of itself, where the log tells: a cascade's check is played on it.
+    pub evidence: Option<Evidence>,
 }
 
 /// What one backend's answer to one query came to. Not a number where unknown.
@@ -55,6 +59,19 @@ pub struct Known {
     pub grams: f64,
     /// Seconds to the last token.
     pub seconds: f64,
+}
+
+impl Known {
+    /// This answer is thrown away and another one is asked for: both are paid, the other counts.
+    fn then(self, other: &Self) -> Self {
+        Self {
+            quality: other.quality,
+            joules: self.joules + other.joules,
+            usd: self.usd + other.usd,
+            grams: self.grams + other.grams,
+            seconds: self.seconds + other.seconds,
+        }
+    }
 }
 
 /// What is minimised.
@@ -125,6 +142,16 @@ impl Goal {
 pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> Result<(Found, Space), String> {
     let old = parse(task.text, task.file).map_err(|e| e.to_string())?;
     let space = Space::of(task.text, &domains(cases)).map_err(|e| format!("{}: {e}", task.file))?;
+    if let Some(check) = space.parameters.iter().find(|p| p.path.first().is_some_and(|part| part == "verify"))
+        && cases.iter().all(|c| c.evidence.is_none())
+    {
+        return Err(format!(
+            "{}: {} cannot be tuned on this log: a check needs `mean_logprob`, `min_logprob` and `out_tokens` of the weak model's \
+             answers; leave it out of the policy's [tune] table",
+            task.file,
+            check.key()
+        ));
+    }
     let (training, held): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|c| c.training);
     if training.is_empty() || held.is_empty() {
         return Err(format!("{} queries to search on and {} held out: both are needed", training.len(), held.len()));
@@ -187,14 +214,18 @@ fn row(policy: &Policy, case: &Case, goal: Goal) -> Option<Row> {
     let decision = policy.decide(&case.signals);
     // A query that no backend may answer stays unanswered: wrong, and free.
     let nothing = Known { quality: 0.0, joules: 0.0, usd: 0.0, grams: 0.0, seconds: 0.0 };
-    let chosen = decision.chosen.and_then(|i| case.answers.get(i)).copied().unwrap_or(nothing);
+    let mut chosen = decision.chosen.and_then(|i| case.answers.get(i)).copied().unwrap_or(nothing);
     let place = decision.chosen.and_then(|i| case.signals.candidates.get(i)).map(|c| c.place);
+    let escalated = distrusts(&decision, &case.signals, case.evidence.filter(|_| decision.chosen == Some(0)));
+    if let Some(strong) = decision.cascade.as_ref().filter(|_| escalated).and_then(|c| case.answers.get(c.strong)) {
+        chosen = chosen.then(strong);
+    }
     Some(Row {
         objective: goal.of(&chosen),
         quality: chosen.quality,
         strong: case.answers.get(case.strong)?.quality,
         seconds: chosen.seconds,
-        local: place == Some(Place::Local),
+        local: place == Some(Place::Local) && !escalated,
     })
 }
 

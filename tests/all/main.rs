@@ -28,12 +28,14 @@ mod profile;
 mod real_model;
 mod reload;
 mod replay;
+mod replay_cascade;
 mod report;
 mod shape;
 mod smuggling;
 mod smuggling_h2;
 mod sticky;
 mod streams;
+mod success;
 #[path = "../support/mod.rs"]
 mod support;
 mod surface;

@@ -331,3 +331,106 @@ fn logs_without_labels_are_replayed_against_tables_and_marked() {
     let e = refused(&["--log", &here("wild.jsonl"), "--weak", "lama-3.1-8b-instruct", "--strong", "gpt-4o"]);
     assert!(e.contains("did you mean `llama-3.1-8b-instruct`?"), "{e}");
 }
+
+/// On tables of one domain the order by domain is a coin's; words tell queries apart.
+#[test]
+fn a_predictor_per_query_orders_what_one_domain_cannot() {
+    let table = routing("zeroeval_gsm");
+    let pair = ["Meta-Llama-3.1-8B-Instruct", "gpt-4o-mini"];
+    let domain = replayed(&table, pair[0], pair[1], &["--policy", "balanced"]);
+    let query = replayed(&table, pair[0], pair[1], &["--policy", "balanced", "--predictor", "query"]);
+    assert_eq!((domain["predictor"].as_str(), query["predictor"].as_str()), (Some("domain"), Some("query")));
+    let apgr = |outcome: &Value| f(&outcome["worth"]["apgr"]);
+    assert!((apgr(&domain) - 0.5).abs() < 0.03, "{}", apgr(&domain));
+    assert!(apgr(&query) > apgr(&domain) + 0.04, "{} {}", apgr(&query), apgr(&domain));
+    let told = query["assumptions"].to_string();
+    assert!(
+        told.contains("per query")
+            && told.contains("1319 labelled queries")
+            && told.contains("no query sees its own label"),
+        "{told}"
+    );
+    // The same labels, the same references.
+    assert_eq!(policy(&domain, "oracle")["accuracy"], policy(&query, "oracle")["accuracy"]);
+    assert_eq!(policy(&domain, "domain-rule")["local_share"], policy(&query, "domain-rule")["local_share"]);
+}
+
+#[test]
+fn a_log_without_prompts_says_that_the_predictor_knows_domains_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: Vec<Value> = (0..200)
+        .map(
+            |i| json!({ "id": i, "domain": if i % 2 == 0 { "law" } else { "math" }, "ok": [1, i32::from(i % 2 == 0)] }),
+        )
+        .collect();
+    let table = made(folder.path(), "t", &two(), &rows);
+    let outcome = replayed(&table, "small", "big", &["--policy", "balanced", "--predictor", "query"]);
+    assert!(outcome["assumptions"].to_string().contains("has no prompts"), "{}", outcome["assumptions"]);
+    assert!(f(&outcome["worth"]["apgr"]) > 0.7, "{}", outcome["worth"]);
+    let why = refused(&["--log", "x.jsonl", "--weak", "a", "--strong", "b", "--predictor", "query"]);
+    assert!(why.contains("--predictor"), "{why}");
+}
+
+/// A live policy that keeps law local and sends the rest, and draws the other side for a fifth.
+fn drawn(folder: &Path, explore: f64) -> PathBuf {
+    let mut random = fastrand::Rng::with_seed(4);
+    let rows: Vec<Value> = (0..4000)
+        .map(|i| {
+            let law = random.bool();
+            let other = random.f64() < explore;
+            let local = law != other;
+            // Truth: local is liked at .8 in law and at .3 elsewhere, the cloud at .6 everywhere.
+            let liked = random.f64() < match (local, law) { (true, true) => 0.8, (true, false) => 0.3, _ => 0.6 };
+            json!({ "id": i, "domain": if law { "law" } else { "math" }, "ok": [1, 1], "action": if local { "local" } else { "cloud" },
+                    "propensity": if other { explore } else { 1.0 - explore }, "reward": f64::from(u8::from(liked)) })
+        })
+        .collect();
+    made(folder, "drawn", &two(), &rows)
+}
+
+#[test]
+fn logged_choices_tell_what_policies_that_were_never_live_would_have_earned() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = drawn(folder.path(), 0.2);
+    let page = folder.path().join("page.html");
+    let html = page.display().to_string();
+    let outcome =
+        replayed(&table, "small", "big", &["--policy", "all-local", "--policy", "all-cloud", "--html", &html]);
+    for (name, truth) in [("all-local", 0.55), ("all-cloud", 0.6)] {
+        let off = &policy(&outcome, name)["off_policy"];
+        assert_eq!(f(&off["support"]), 1.0);
+        for kind in ["ips", "snips", "dr"] {
+            let (value, error) = (f(&off[kind]["value"]), f(&off[kind]["standard_error"]));
+            assert!((value - truth).abs() < 3.5 * error && error < 0.03, "{name} {kind} {value} {error}");
+            assert!(f(&off[kind]["low"]) < value && value < f(&off[kind]["high"]));
+        }
+        assert!(f(&off["dr"]["standard_error"]) < f(&off["ips"]["standard_error"]), "{off}");
+        assert!((100.0..3000.0).contains(&f(&off["effective_n"])), "{off}");
+    }
+    assert_eq!(outcome["live"]["scored"], 4000);
+    assert!(
+        (f(&outcome["live"]["reward"]["value"]) - 0.5 * (0.8 * 0.8 + 0.2 * 0.6) - 0.5 * (0.8 * 0.6 + 0.2 * 0.3)).abs()
+            < 0.03
+    );
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("own choices and rewards") && page.contains("doubly robust"));
+}
+
+#[test]
+fn a_live_policy_that_never_draws_is_told_to_support_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = drawn(folder.path(), 0.0).display().to_string();
+    let outcome = replayed(Path::new(&table), "small", "big", &["--policy", "all-local"]);
+    let off = &policy(&outcome, "all-local")["off_policy"];
+    assert!(off["ips"].is_null() && off["snips"].is_null() && off["dr"].is_null(), "{off}");
+    assert!(
+        (f(&off["support"]) - 0.5).abs() < 0.05 && off["why_not"].as_str().unwrap().contains("no support"),
+        "{off}"
+    );
+    let text = run(&["--outcomes", &table, "--weak", "small", "--strong", "big", "--policy", "all-local"]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("not estimable: no support") && text.contains("4000 scored choices"), "{text}");
+    let plain =
+        replayed(&routing("zeroeval_crux"), "Qwen2.5-3B-Instruct", "gpt-4o-2024-08-06", &["--policy", "all-local"]);
+    assert!(plain["live"].is_null() && policy(&plain, "all-local")["off_policy"].is_null());
+}

@@ -28,8 +28,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("train", &["classify", "verify"]),
     ("picture", &[]),
     ("profile", &["api", "backend", "classify", "energy", "engine", "models", "picture", "policy", "tables"]),
-    ("replay", &["api", "classify", "energy", "picture", "policy", "predict", "tables"]),
-    ("tune", &["classify", "policy", "replay"]),
+    // A cascade is replayed by the same check as on the live line.
+    ("replay", &["api", "classify", "energy", "picture", "policy", "predict", "tables", "verify"]),
+    ("tune", &["classify", "policy", "replay", "verify"]),
     ("signals", &["api", "classify", "policy", "predict", "state"]),
     ("state", &["backend", "policy"]),
     ("sticky", &[]),

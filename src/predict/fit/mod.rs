@@ -36,12 +36,6 @@ pub struct Example {
 }
 
 impl Example {
-    /// Targets of [`Model`]: weak, strong, gain (moved to 0 to 1).
-    fn targets(&self) -> [Option<f64>; 3] {
-        let gain = self.weak.zip(self.strong).map(|(w, s)| 0.5 + 0.5 * (s - w));
-        [self.weak, self.strong, gain]
-    }
-
     fn ease(&self) -> Option<f64> {
         let own = self.weak.zip(self.strong).map(|(w, s)| f64::midpoint(w, s));
         self.ease.or(own).or(self.weak).or(self.strong)
@@ -94,11 +88,18 @@ pub fn cross_fit(rows: &[Example], folds: u32, seed: u64) -> Vec<[f32; 2]> {
 }
 
 fn row<'a>(example: &'a Example, seen: &'a Seen) -> Row<'a> {
-    Row { seen, place: &example.place, targets: example.targets().to_vec(), ease: example.ease() }
+    Row { seen, place: &example.place, targets: targets(example.weak, example.strong), ease: example.ease() }
 }
 
-/// The two chances moved apart or together until their difference is the mean of itself and of the fitted gain.
-fn joined(chances: &[f64]) -> [f32; 2] {
+/// Targets of a pair's [`Model`]: weak, strong, gain (moved to 0 to 1).
+pub fn targets(weak: Option<f64>, strong: Option<f64>) -> Vec<Option<f64>> {
+    let gain = weak.zip(strong).map(|(w, s)| 0.5 + 0.5 * (s - w));
+    vec![weak, strong, gain]
+}
+
+/// P(correct) of the weak and the strong side from the chances of [`targets`]:
+/// the two moved apart or together until their difference is the mean of itself and of the fitted gain.
+pub fn joined(chances: &[f64]) -> [f32; 2] {
     let &[weak, strong, gain] = chances else { return [0.5; 2] };
     let middle = f64::midpoint(weak, strong);
     let gap = f64::midpoint(strong - weak, 2.0 * gain - 1.0);

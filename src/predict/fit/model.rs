@@ -36,6 +36,13 @@ impl Seen {
         Self { buckets: sparse::buckets(text).0, dense: dense(text), stem: *stem.as_bytes() }
     }
 
+    /// The same, with another's word on which rows are near-copies: those of one `stem`.
+    #[must_use]
+    pub fn stemmed(mut self, stem: u64) -> Self {
+        self.stem = *blake3::hash(&stem.to_le_bytes()).as_bytes();
+        self
+    }
+
     /// The fold of the text: of its letters and digits alone, so that spacing, case and marks do not part duplicates.
     pub fn fold(&self, folds: u32, seed: u64) -> u32 {
         let mixed = blake3::keyed_hash(&self.stem, &seed.to_le_bytes());

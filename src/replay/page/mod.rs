@@ -2,6 +2,7 @@
 //! figure and its method for whoever checks. Pure.
 
 mod charts;
+mod rewards;
 pub mod texts;
 
 use std::fmt::Write;
@@ -35,6 +36,7 @@ pub fn html(outcome: &Outcome, date: &str, text: &dyn Fn(u64) -> Option<String>)
         let missed = "Sent to the cloud, though the local model was right";
         mistakes(&mut out, missed, &policy.worst_false_cloud, text);
     }
+    rewards::section(&mut out, outcome);
     parting(&mut out, outcome);
     method(&mut out, outcome);
     end(out)
