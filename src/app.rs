@@ -30,6 +30,7 @@ use crate::gate::{Conn, Gate};
 use crate::journal::{Journal, State as JournalState, Tap};
 use crate::learn::Learning;
 use crate::relay::Broken;
+use crate::shadow::Shadows;
 use crate::state::State;
 use crate::sticky::Sticky;
 use crate::{meter, path};
@@ -52,6 +53,8 @@ pub struct App {
     pub budget: Mutex<Budget>,
     /// Where conversations were answered last.
     pub sticky: Sticky,
+    /// Queries that are asked again for comparison.
+    pub shadows: Shadows,
     /// What local answers take, where a meter can be read.
     pub ledger: Option<Ledger>,
     /// Sizes and waits of the client's side.
@@ -104,6 +107,7 @@ impl App {
             classifier: Classifier::shipped(),
             budget: Mutex::new(Budget::new(clock::now())),
             sticky: Sticky::default(),
+            shadows: Shadows::default(),
             ledger: ledger(&state.config.energy),
             limits: limits.clone(),
             created: clock::unix_ms() / 1000,

@@ -72,6 +72,7 @@ pub mod predict;
 pub mod profile;
 pub mod relay;
 pub mod replay;
+pub mod shadow;
 pub mod signals;
 pub mod state;
 pub mod sticky;

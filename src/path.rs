@@ -28,6 +28,7 @@ use crate::policy::types::Signals;
 use crate::policy::{Policy, explain};
 use crate::predict;
 use crate::relay::{RelayBody, Timing, relay};
+use crate::shadow;
 use crate::signals;
 use crate::state::State;
 use crate::tee;
@@ -108,7 +109,12 @@ async fn answer(
     let backend = state.backends.get(index).map(|b| &b.config);
     let key = key.filter(|_| entry.record.verdict != Some("given")); // the cloud may answer better next time
     let kept = key.zip(backend).and_then(|(key, b)| tee::keep(&app.cache, key, &mut answer, &b.name, b.place));
-    Ok(relay(answer, seat, timing, move |completion| entry.finish(&completion, kept))) // dropping it cancels upstream
+    let (answer, shadow) =
+        shadow::over((app, &state), (query, &choice.pin), (decision, &entry.record), (answer, index)); // a few, asked again after
+    Ok(relay(answer, seat, timing, move |completion| {
+        shadow.into_iter().for_each(|shadow| shadow.run(&completion));
+        entry.finish(&completion, kept); // dropping the response cancels upstream
+    }))
 }
 
 /// Who answered this conversation last, if the policy wants to know; and its key, to remember who does now.

@@ -63,6 +63,11 @@ enum Answering {
     Off(Arc<str>),
 }
 
+/// An answer that writes what it says into a trace on its way, and is otherwise unchanged.
+pub fn watched(answer: Answer, trace: &Trace) -> Answer {
+    watch::over(answer, trace, false)
+}
+
 impl Backend {
     /// Whether this machine's meters see it: a model in this process, or a local server reached over loopback.
     pub fn runs_here(&self) -> bool {

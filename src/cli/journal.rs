@@ -158,6 +158,23 @@ fn table(s: &Stats) -> String {
     }
     groups(&mut t, "DOMAIN", &s.domains);
     groups(&mut t, "BACKEND", &s.backends);
+    if !s.shadows.is_empty() {
+        let title = "ASKED AGAIN, IN NO SUM ABOVE";
+        let _ = writeln!(
+            t,
+            "\n{title:<48} {:>8} {:>9} {:>14} {:>10} {:>9}",
+            "ASKED", "COMPARED", "AGREEMENT", "USED", "USD"
+        );
+    }
+    for shadow in &s.shadows {
+        let agreement = match (shadow.agreement, shadow.agreement_within) {
+            (Some(mean), Some(within)) => format!("{mean:.2} +- {within:.2}"),
+            (mean, _) => mean.map_or("-".to_owned(), |mean| format!("{mean:.2}")),
+        };
+        let usd = shadow.usd.map_or("-".to_owned(), |usd| format!("{usd:.4}"));
+        let (asked, compared, used) = (shadow.asked, shadow.compared, joules(shadow.joules));
+        let _ = writeln!(t, "{:<48} {asked:>8} {compared:>9} {agreement:>14} {used:>10} {usd:>9}", shadow.backend);
+    }
     t
 }
 

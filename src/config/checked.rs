@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::attention::Attention;
 use super::energy::Learn;
+use super::shadow::Shadow;
 use crate::policy::types::{Capabilities, Place};
 
 /// Everything the program needs to start.
@@ -38,6 +39,8 @@ pub struct Config {
     pub energy: Energy,
     /// Whether the tables' figures follow the gateway's own traffic.
     pub learning: Learn,
+    /// Queries asked again for comparison.
+    pub shadow: Shadow,
 }
 
 /// Listeners.

@@ -15,6 +15,7 @@ pub mod raw;
 mod resolve;
 pub mod schema;
 mod server;
+pub mod shadow;
 mod source;
 pub mod units;
 mod upstream;

@@ -27,6 +27,8 @@ pub struct Raw {
     pub energy: Energy,
     /// Whether tables follow the traffic.
     pub learning: Option<String>,
+    /// Queries asked again for comparison.
+    pub shadow: Shadow,
 }
 
 /// `[server]`
@@ -172,6 +174,15 @@ pub struct Cache {
     pub sampled: Option<bool>,
     pub max_bytes: Option<String>,
     pub ttl: Option<String>,
+}
+
+/// `[shadow]`
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shadow {
+    pub share: Option<f64>,
+    pub joules_per_hour: Option<f64>,
+    pub usd_per_hour: Option<f64>,
 }
 
 /// `[energy]`

@@ -12,6 +12,7 @@ use super::problem::{Problems, did_you_mean, looks_secret, shown};
 use super::raw;
 use super::schema::quoted;
 use super::server::server;
+use super::shadow;
 use super::source::Source;
 use super::units::{duration_within, size_within};
 use crate::policy;
@@ -40,8 +41,9 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
     let cache = cache(&raw.cache, &mut problems);
     let energy = energy::checked(&raw.energy, around, &mut problems);
     let learning = energy::learning(raw.learning.as_deref(), &mut problems);
-    let all = match (server, limits, journal, cache, energy) {
-        (Some(server), Some(limits), Some(journal), Some(cache), Some(energy)) => Some(Config {
+    let shadow = shadow::section(&raw.shadow, &mut problems);
+    let all = match (server, limits, journal, cache, energy, shadow) {
+        (Some(server), Some(limits), Some(journal), Some(cache), Some(energy), Some(shadow)) => Some(Config {
             file: None,
             read: key_files(&raw, around),
             server,
@@ -53,6 +55,7 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
             cache,
             energy,
             learning,
+            shadow,
         }),
         _ => None,
     };

@@ -115,6 +115,9 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("energy.read_meters", Shape::Bool),
     ("energy.wall_command", Shape::Text),
     ("learning", Shape::Text),
+    ("shadow.share", Shape::Float),
+    ("shadow.joules_per_hour", Shape::Float),
+    ("shadow.usd_per_hour", Shape::Float),
 ];
 
 /// The origin that the `config` crate gives to values from the environment.

@@ -6,7 +6,9 @@ use super::{Entry, quality_change};
 use crate::backend::Backend;
 use crate::clock::{self, Instant};
 use crate::energy::ledger::Running;
+use crate::journal::record::SHADOW;
 use crate::policy::types::Decision;
+use crate::state::State;
 
 /// A local answer that was put aside while the cloud is asked.
 pub struct Aside {
@@ -20,6 +22,25 @@ impl Entry {
         self.record.verdict = Some(verdict);
         self.record.confidence = Some(confidence);
         self.record.reason = format!("{}; {said}", self.record.reason).into();
+    }
+
+    /// This is no request of a client's, but the same query asked again of the backend at `index`, for the comparison.
+    pub fn shadow(&mut self, decision: &Decision, id: String, (state, index): (&State, usize), tenant: &Arc<str>) {
+        self.decided(decision, id, state);
+        let r = &mut self.record;
+        r.endpoint = SHADOW;
+        r.tenant = Arc::clone(tenant);
+        r.quality_change = quality_change(decision, index);
+        r.verdict = Some(SHADOW);
+        r.propensity = 1.0;
+        r.overhead_us = 0.0;
+        r.reason = "asked again in the shadow of the answer that was given".into();
+        self.baseline = None;
+    }
+
+    /// How far a shadow's answer agrees with the one that was given; none where that cannot be told.
+    pub fn compared(&mut self, agreement: Option<f64>) {
+        self.record.confidence = agreement;
     }
 
     /// The answer under way is put aside.

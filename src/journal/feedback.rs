@@ -69,7 +69,7 @@ async fn find(db: &mut SqliteConnection, given: &Given) -> Result<Option<i64>, s
     let last = decided_ms.saturating_add(u64::try_from(LONGEST.as_millis()).unwrap_or(u64::MAX));
     let rows = sqlx::query(
         "SELECT id, rest FROM entry_2
-         WHERE id >= ? AND id < ? AND tenant = ? AND endpoint <> 'route' AND instr(rest, CAST(? AS BLOB)) > 0 LIMIT ?",
+         WHERE id >= ? AND id < ? AND tenant = ? AND endpoint NOT IN ('route','shadow') AND instr(rest, CAST(? AS BLOB)) > 0 LIMIT ?",
     )
     .bind(id_floor(decided_ms))
     .bind(id_floor(last))

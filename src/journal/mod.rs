@@ -17,6 +17,7 @@ mod prune;
 pub mod record;
 mod rows;
 pub mod schema;
+pub mod shadow;
 pub mod stats;
 mod writer;
 

@@ -8,6 +8,9 @@ use crate::classify::domain::Posterior;
 use crate::energy::Joules;
 use crate::policy::types::{Alternative, Place, Saved};
 
+/// `endpoint` and `verdict` of an entry that is no request of a client's: its query was asked again for a comparison.
+pub const SHADOW: &str = "shadow";
+
 /// What is written about one request. Holds no text of prompt or answer.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -19,7 +22,7 @@ pub struct Record {
     pub arrived_ms: u64,
     /// Tenant; empty on an open loopback listener.
     pub tenant: Arc<str>,
-    /// `chat`, `completions`, `route`.
+    /// `chat`, `completions`, `route`, `shadow`.
     pub endpoint: &'static str,
     /// Model as asked, at most 128 characters.
     pub model_asked: String,
@@ -69,9 +72,10 @@ pub struct Record {
     pub wasted_usd: Option<f64>,
     /// Seconds of them, of the client's time.
     pub wasted_seconds: Option<f64>,
-    /// P(the local answer is right) as its check had it; null where no answer was checked.
+    /// P(the local answer is right) as its check had it; of a shadow, how far it agrees with the answer that was given. Null
+    /// where neither is known.
     pub confidence: Option<f64>,
-    /// What came of the check: `kept`, `escalated`, or `given` because the cloud could not answer.
+    /// What came of the check: `kept`, `escalated`, or `given` because the cloud could not answer; `shadow` of a shadow.
     pub verdict: Option<&'static str>,
     /// Baseline minus `joules`.
     pub saved: Saved,

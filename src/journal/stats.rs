@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::file::{self, JournalError};
 use super::schema::{HOUR_MS, id_floor};
+use super::shadow::{self, Shadows};
 
 /// Which entries to sum.
 #[derive(Clone, Debug, Default)]
@@ -105,12 +106,13 @@ pub struct Stats {
     pub domains: Vec<Group>,
     /// By backend, most entries first.
     pub backends: Vec<Group>,
+    /// Queries asked again for comparison, by backend; in none of the sums above.
+    pub shadows: Vec<Shadows>,
 }
 
 /// `?1` is the smallest id, `?2` the earliest arrival, `?3` the tenant or null.
-/// `/v1/route` asks for a decision only: its entries answer nothing and would pull every share down.
-const CHOSEN: &str =
-    "FROM entries WHERE id >= ?1 AND arrived_ms >= ?2 AND (?3 IS NULL OR tenant = ?3) AND endpoint <> 'route'";
+/// `/v1/route` asks for a decision only: its entries answer nothing and would pull every share down. Shadows answer nobody.
+const CHOSEN: &str = "FROM entries WHERE id >= ?1 AND arrived_ms >= ?2 AND (?3 IS NULL OR tenant = ?3) AND endpoint NOT IN ('route','shadow')";
 
 /// The sums shared by all groupings.
 const SUMS: &str = "count(*) AS entries,
@@ -172,6 +174,7 @@ async fn collect(db: &mut SqliteConnection, filter: &Filter) -> Result<Stats, sq
         refused_early: refused(db, filter).await?,
         domains: groups(db, filter, "domain").await?,
         backends: groups(db, filter, "backend").await?,
+        shadows: shadow::sums(db, filter).await?,
     })
 }
 

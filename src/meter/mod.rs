@@ -15,6 +15,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusHandle, PrometheusRecorder};
 
+use crate::journal::record::SHADOW;
 use crate::journal::{Health, Outcome, Record, State};
 use crate::policy::types::Place;
 
@@ -61,7 +62,7 @@ pub enum Breaker {
     HalfOpen,
 }
 
-const ENDPOINTS: [&str; 4] = ["chat", "completions", "route", "other"];
+const ENDPOINTS: [&str; 5] = ["chat", "completions", "route", SHADOW, "other"];
 const OUTCOMES: [(Outcome, &str); 6] = [
     (Outcome::Ok, "ok"),
     (Outcome::Cached, "cached"),
@@ -235,7 +236,9 @@ impl Meter {
             counter.increment(1);
         }
         let operation = usize::from(record.endpoint == "completions");
-        if let (Some(spans), true) = (self.spans.get(operation * PLACES.len() + place), record.endpoint != "route") {
+        if let (Some(spans), true) =
+            (self.spans.get(operation * PLACES.len() + place), !["route", SHADOW].contains(&record.endpoint))
+        {
             spans.duration.record(record.total_ms / 1e3);
             if let Some(ms) = record.ttft_ms {
                 spans.first_token.record(ms / 1e3);

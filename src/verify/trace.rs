@@ -83,6 +83,12 @@ impl Trace {
         }
     }
 
+    /// What was said, of a long answer its beginning and end; none if it calls tools.
+    pub fn said(&self) -> Option<String> {
+        let gathered = self.lock();
+        (!gathered.calls).then(|| gathered.text.clone())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

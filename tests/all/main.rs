@@ -30,6 +30,7 @@ mod reload;
 mod replay;
 mod replay_cascade;
 mod report;
+mod shadow;
 mod shape;
 mod smuggling;
 mod smuggling_h2;

@@ -46,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("asking", &["api", "app", "backend", "entry", "meter", "policy", "relay", "state", "verify"]),
     ("edge", &["gate", "meter"]),
     ("feedback", &["app", "edge", "gate", "journal", "relay"]),
+    ("shadow", &["api", "app", "backend", "entry", "journal", "policy", "relay", "state", "verify"]),
 ];
 
 /// Everyone may use these.
