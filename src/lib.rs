@@ -50,6 +50,8 @@ pub mod cache;
 pub mod classify;
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod config;
 pub mod edge;
 pub mod energy;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "train")]
 use wattroute::cli::train;
 use wattroute::cli::{
-    ask, check, classify, energy, explain, journal, models, profile, replay, report, serve, tables, tune,
+    ask, check, classify, cluster, energy, explain, journal, models, profile, replay, report, serve, tables, tune,
 };
 
 #[global_allocator]
@@ -59,6 +59,8 @@ enum Command {
     Tables(tables::Args),
     /// What policies would have done with a log: quality, joules, dollars, with intervals
     Replay(Box<replay::Args>),
+    /// Processes that replay logs on several machines
+    Cluster(cluster::Args),
     /// Draw measured tables: a page, JSON and pictures
     Report(report::Args),
     /// Search a policy's numbers on a log, and write a new policy file where they hold up
@@ -83,6 +85,10 @@ fn main() -> ExitCode {
         Command::Profile(args) => profile::run(config, &args),
         Command::Tables(args) => tables::run(config, &args),
         Command::Replay(args) => replay::run(config, &args),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(args) => cluster::run(args),
+        #[cfg(not(feature = "cluster"))]
+        Command::Cluster(args) => cluster::run(&args),
         Command::Report(args) => report::run(config, &args),
         Command::Tune(args) => tune::run(&args),
         Command::Journal(args) => journal::run(config, &args),

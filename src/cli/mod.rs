@@ -4,6 +4,7 @@
 pub mod ask;
 pub mod check;
 pub mod classify;
+pub mod cluster;
 pub mod energy;
 pub mod explain;
 pub mod journal;

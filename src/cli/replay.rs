@@ -87,6 +87,12 @@ pub struct Args {
     /// Queries that the local device works on at a time
     #[arg(long, value_name = "K", default_value_t = 1)]
     seats: usize,
+    /// Scheduler of a cluster that does the work (see `wattroute cluster`)
+    #[arg(long, value_name = "HOST:PORT")]
+    cluster: Option<String>,
+    /// Bytes of a log that a cluster hands out at a time
+    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, hide = true)]
+    piece: u64,
 }
 
 /// Who predicts.
@@ -119,12 +125,35 @@ pub fn run(_config: Option<&Path>, args: &Args) -> ExitCode {
     let watch = Arc::new(Watch::default());
     stop_on_interrupt(&watch);
     let bar = Shown::start(&watch);
-    let done = run::run(&request, &watch);
+    let done = match &args.cluster {
+        None => run::run(&request, &watch),
+        Some(scheduler) => on_cluster(args, scheduler, request, &watch),
+    };
     bar.end();
     match done {
         Ok(outcome) => tell(args, &outcome),
         Err(why) => super::fail(&why),
     }
+}
+
+#[cfg(not(feature = "cluster"))]
+fn on_cluster(_args: &Args, _scheduler: &str, _request: Request, _watch: &Watch) -> Result<Outcome, String> {
+    Err(super::cluster::MISSING.to_owned())
+}
+
+#[cfg(feature = "cluster")]
+fn on_cluster(args: &Args, scheduler: &str, request: Request, watch: &Watch) -> Result<Outcome, String> {
+    use crate::cluster::run::{Cluster, run};
+    let named = args.policy.iter().chain(args.diff.iter().flatten()).map(String::as_str);
+    let mut texts = std::collections::HashMap::new();
+    for name in named.chain(DEFAULTS) {
+        let (text, file) = policy::text(name, None).map_err(|e| e.to_string())?;
+        let hash = policy::parse(&text, &file).map_err(|e| e.to_string())?.hash;
+        texts.insert(hash.to_string(), text);
+    }
+    let scheduler = scheduler.trim_start_matches("http://").trim_start_matches("df://").trim_end_matches('/');
+    let cluster = Cluster { scheduler: scheduler.to_owned(), piece: args.piece.max(1), texts };
+    run(request, &cluster, watch)
 }
 
 fn tell(args: &Args, outcome: &Outcome) -> ExitCode {

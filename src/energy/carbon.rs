@@ -51,7 +51,7 @@ struct Region {
 }
 
 /// A place's grid, g CO2e per kWh.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     /// A good hour.
     pub low: f64,

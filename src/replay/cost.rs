@@ -3,6 +3,8 @@
 //! Order of sources, local joules: stated per token, a shipped table of the model, the assumption below, null. Cloud joules: stated
 //! points or size, measured points of the model, its size from the log or the shipped list, an assumed size, null.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::checked::{Energy, EnergyModel, Price};
 use crate::energy::carbon::{self, Grid};
 use crate::energy::cloud::{self, Model as Cloud};
@@ -51,7 +53,7 @@ pub struct Stated {
 }
 
 /// One side's cost of tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tariff {
     /// J per output token.
     pub output: Joules,

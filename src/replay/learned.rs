@@ -19,7 +19,7 @@ pub const LEARNED: usize = 200_000;
 /// Domains told apart; more are counted as one.
 const DOMAINS: usize = 1024;
 /// Name of what is beyond.
-const OTHER: &str = "(other)";
+pub const OTHER: &str = "(other)";
 
 /// Each line of a batch, read or not.
 pub type Parsed = Vec<Result<Read, BadLine>>;

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::arrays::{mean, most, number, pair, signed};
@@ -114,7 +114,7 @@ impl Models {
 }
 
 /// Which two models of a table are compared.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Columns {
     /// Index of the weak one.
     pub weak: usize,

@@ -3,6 +3,8 @@
 //! Invariant: out of fold. A query in fold f is predicted from the queries of the other folds alone, and all queries of one
 //! stem are in one fold, so that no query is predicted from its own label.
 
+use serde::{Deserialize, Serialize};
+
 use super::case::{Case, FOLDS};
 use crate::policy::types::Chance;
 use crate::tables::stats::{strength, wilson_share};
@@ -78,7 +80,7 @@ impl Predictions {
 }
 
 /// Sums of one domain in one fold.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Cell {
     n: f64,
     weak: f64,
@@ -110,7 +112,7 @@ impl Cell {
 }
 
 /// Counts by domain and fold, while they are gathered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     cells: Vec<[Cell; FOLDS]>,
 }

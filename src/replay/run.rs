@@ -15,6 +15,7 @@ use super::outcomes::Models;
 use super::partial::Partial;
 use super::predictions::Predictions;
 use super::prepare::{Prepared, prepare};
+use super::queue::Device;
 use super::reader::{REMEMBERED, Reader};
 use super::simulate::Setup;
 use crate::clock;
@@ -84,24 +85,37 @@ pub struct Watch {
     pub size: AtomicU64,
 }
 
+/// What a pass over the queries gives: sums, the local device under each route, and whether the log's end was reached.
+pub type Pass = (Partial, Vec<Device>, bool);
+
 /// Runs a replay.
 ///
 /// # Errors
 /// File and line, and what is wrong there; nothing is written.
 pub fn run(request: &Request, watch: &Watch) -> Result<Outcome, String> {
-    let Prepared { mut reader, learned, setup, models, weak, strong } = prepare(request)?;
+    let mut prepared = prepare(request)?;
     let began = clock::now();
-    let (partial, devices, complete) = reader.replay(&setup, watch)?;
-    let mut outcome = begun(&mut reader, &setup, &learned, &models, &partial)?;
-    outcome.log.seconds = began.elapsed().as_secs_f64();
-    (outcome.complete, outcome.weak, outcome.strong) = (complete, weak.id, strong.id.clone());
+    let pass = prepared.reader.replay(&prepared.setup, watch)?;
+    finish(prepared, &pass, began.elapsed().as_secs_f64())
+}
+
+/// The figures of a pass, whoever made it.
+///
+/// # Errors
+/// No query was replayed.
+pub fn finish(prepared: Prepared<'_>, (partial, devices, complete): &Pass, seconds: f64) -> Result<Outcome, String> {
+    let Prepared { mut reader, learned, setup, models, weak, strong } = prepared;
+    let request = reader.request;
+    let mut outcome = begun(&mut reader, &setup, &learned, &models, partial)?;
+    outcome.log.seconds = seconds;
+    (outcome.complete, outcome.weak, outcome.strong) = (*complete, weak.id, strong.id.clone());
     let parts = Parts {
         setup: &setup,
         stated: &request.stated,
         strong: &strong,
         domains: &reader.names.all,
-        partial: &partial,
-        devices: &devices,
+        partial,
+        devices,
         seats: request.seats,
     };
     assemble(&parts, &mut outcome);

@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // A cascade is replayed by the same check as on the live line.
     ("replay", &["api", "classify", "energy", "picture", "policy", "predict", "tables", "verify"]),
     ("tune", &["classify", "policy", "replay", "verify"]),
+    ("cluster", &["policy", "replay"]),
     ("signals", &["api", "classify", "policy", "predict", "state"]),
     ("state", &["backend", "policy"]),
     ("sticky", &[]),
@@ -154,6 +155,8 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("moka", &["cache"]),
     ("reqwest", &["fetch", "models", "backend", "cli"]),
     ("clap", &["cli", "main"]),
+    ("datafusion", &["cluster"]),
+    ("ballista", &["cluster"]),
     ("tiny_skia", &["picture"]),
     ("ttf_parser", &["picture"]),
 ];
