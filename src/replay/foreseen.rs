@@ -144,7 +144,7 @@ impl Foreseer {
 /// One fit.
 struct Fold {
     model: Model,
-    lengths: [Option<Lengths>; 2],
+    lengths: [Option<Length>; 2],
     /// Queries learned from in each domain.
     counts: BTreeMap<Box<str>, u32>,
 }
@@ -161,8 +161,8 @@ impl Fold {
             })
             .collect();
         let lengths = [0, 1].map(|side: usize| {
-            let known = |r: &Taken| Some((r.seen.dense, r.tokens.get(side).copied().flatten()?));
-            Lengths::fit(&others().filter_map(known).collect::<Vec<([f32; DENSE], f64)>>())
+            let known = others().filter_map(|r| Some((r, r.tokens.get(side).copied().flatten()?)));
+            Length::fit(&known.collect::<Vec<_>>())
         });
         let mut counts: BTreeMap<Box<str>, u32> = BTreeMap::new();
         for (domain, _) in others().flat_map(|r| &r.place.domains) {
@@ -181,8 +181,37 @@ impl Fold {
             Chance { mean, low: low.min(mean), high: high.max(mean), n, source: "predictor" }
         };
         let [weak_tokens, strong_tokens] =
-            self.lengths.each_ref().map(|l| l.as_ref().map_or(OUTPUT_TOKENS, |l| l.of(&seen.dense).mean));
+            self.lengths.each_ref().map(|l| l.as_ref().map_or(OUTPUT_TOKENS, |l| l.of(&seen.dense, &case.domain)));
         Expected { weak: chance(weak), strong: chance(strong), weak_tokens, strong_tokens }
+    }
+}
+
+/// Tokens of one side's answers: by the prompt's shape, and by what its domain's answers have beyond that.
+struct Length {
+    shape: Lengths,
+    factors: BTreeMap<Box<str>, f64>,
+}
+
+impl Length {
+    fn fit(rows: &[(&Taken, f64)]) -> Option<Self> {
+        /// Answers of a usual length that a domain's are shrunk by.
+        const PULL: f64 = 20.0;
+        let shape = Lengths::fit(&rows.iter().map(|(r, t)| (r.seen.dense, *t)).collect::<Vec<([f32; DENSE], f64)>>())?;
+        let usual = rows.iter().map(|(_, t)| t).sum::<f64>() / rows.len().max(1) as f64;
+        let mut sums: BTreeMap<Box<str>, [f64; 2]> = BTreeMap::new();
+        for (row, tokens) in rows {
+            for (domain, _) in &row.place.domains {
+                let [seen, expected] = sums.entry(Box::from(&**domain)).or_insert([PULL * usual; 2]);
+                *seen += tokens;
+                *expected += shape.of(&row.seen.dense).mean;
+            }
+        }
+        let factors = sums.into_iter().map(|(domain, [seen, expected])| (domain, seen / expected.max(1e-9))).collect();
+        Some(Self { shape, factors })
+    }
+
+    fn of(&self, dense: &[f32; DENSE], domain: &str) -> f64 {
+        self.shape.of(dense).mean * self.factors.get(domain).copied().unwrap_or(1.0)
     }
 }
 

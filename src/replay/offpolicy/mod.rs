@@ -248,7 +248,7 @@ mod tests {
         (0..n)
             .map(|line| {
                 let domain = random.usize(..4);
-                let (usual, drawn) = (domain % 2 == 0, random.f64() < explore);
+                let (usual, drawn) = (domain.is_multiple_of(2), random.f64() < explore);
                 let local = usual != drawn;
                 let reward = f64::from(u8::from(random.f64() < TRUTH[domain][usize::from(local)]));
                 let propensity = if drawn { explore } else { 1.0 - explore };

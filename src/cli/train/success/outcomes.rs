@@ -32,6 +32,9 @@ pub struct Gathered {
 #[derive(Deserialize)]
 struct Models {
     models: Vec<Model>,
+    /// The most that a `score` can be, if stated.
+    #[serde(default, alias = "scale", alias = "max_score")]
+    score_max: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +50,8 @@ struct Row {
     options: Option<Vec<String>>,
     #[serde(default)]
     ok: Vec<Option<f64>>,
+    #[serde(default)]
+    score: Vec<Option<f64>>,
     #[serde(default)]
     out_chars: Vec<Option<f64>>,
     #[serde(default)]
@@ -115,6 +120,7 @@ fn published(path: &Path, table: &mut Table) -> Result<(), String> {
     for name in &names {
         table.know(name);
     }
+    let (mut rows, mut top, mut graded) = (Vec::new(), 0.0f64, 0);
     for (number, line) in reader(path)?.lines().enumerate() {
         let at = |e: &dyn std::fmt::Display| format!("{}:{}: {e}", path.display(), number + 1);
         let line = line.map_err(|e| at(&e))?;
@@ -122,16 +128,31 @@ fn published(path: &Path, table: &mut Table) -> Result<(), String> {
             continue;
         }
         let row: Row = serde_json::from_str(&line).map_err(|e| at(&e))?;
-        if row.ok.len() != names.len() {
-            return Err(at(&format!("has {} outcomes for {} models", row.ok.len(), names.len())));
+        let labels = if row.ok.is_empty() { &row.score } else { &row.ok };
+        if labels.len() != names.len() {
+            return Err(at(&format!("has {} outcomes for {} models", labels.len(), names.len())));
         }
+        graded += usize::from(row.ok.is_empty());
+        top = labels.iter().flatten().fold(top, |top, score| top.max(*score));
+        rows.push(row);
+    }
+    if graded > 0 && graded < rows.len() {
+        let right = rows.len() - graded;
+        return Err(format!(
+            "{}: {right} rows have `ok` and {graded} have `score`: one table, one kind",
+            path.display()
+        ));
+    }
+    let full = if graded > 0 { models.score_max.unwrap_or(top).max(f64::MIN_POSITIVE) } else { 1.0 };
+    for row in rows {
         let tokens = |i: usize| {
             let chars = row.out_chars.get(i).copied().flatten().map(|c| c / CHARS_PER_TOKEN);
             row.out_tokens.get(i).copied().flatten().or(chars)
         };
         let figures = table.rows.entry(with_options(&row)).or_default();
-        for (i, (name, ok)) in names.iter().zip(&row.ok).enumerate() {
-            figures.insert(name.clone(), (*ok, tokens(i)));
+        let labels = if row.ok.is_empty() { &row.score } else { &row.ok };
+        for (i, (name, label)) in names.iter().zip(labels).enumerate() {
+            figures.insert(name.clone(), (label.map(|l| l / full), tokens(i)));
         }
     }
     Ok(())
