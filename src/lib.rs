@@ -52,6 +52,7 @@ pub mod cli;
 pub mod clock;
 #[cfg(feature = "cluster")]
 pub mod cluster;
+pub mod columnar;
 pub mod config;
 pub mod edge;
 pub mod energy;
@@ -74,6 +75,7 @@ pub mod predict;
 pub mod profile;
 pub mod relay;
 pub mod replay;
+pub mod report;
 pub mod shadow;
 pub mod signals;
 pub mod state;

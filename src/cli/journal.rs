@@ -11,8 +11,10 @@ use serde_json::json;
 
 use crate::clock;
 use crate::config::{self, units};
+use crate::journal::days;
 use crate::journal::export::{self, ExportError};
 use crate::journal::stats::{self, Filter, Group, Stats, Sum};
+use crate::report::traffic::unit;
 
 /// Exit code of a bad configuration.
 const BAD_CONFIG: u8 = 78;
@@ -21,7 +23,8 @@ const BAD_CONFIG: u8 = 78;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   wattroute journal stats --since 24h
-  wattroute journal export --format csv --output journal.csv")]
+  wattroute journal export --format csv --output journal.csv
+  wattroute journal export --to parquet --out archive --since 30d")]
 pub struct JournalArgs {
     #[command(subcommand)]
     action: Action,
@@ -46,11 +49,11 @@ enum Action {
     },
     /// Every entry, oldest first
     Export {
-        /// One JSON object a line, or CSV
-        #[arg(long, value_enum, default_value_t = Format::Jsonl)]
+        /// One JSON object a line, CSV, or Parquet in folders of days
+        #[arg(long, visible_alias = "to", value_enum, default_value_t = Format::Jsonl)]
         format: Format,
-        /// Write here instead of to standard output
-        #[arg(long, value_name = "FILE")]
+        /// Write here instead of to standard output; for Parquet the folder of the days
+        #[arg(long, visible_alias = "out", value_name = "FILE|DIR", required_if_eq("format", "parquet"))]
         output: Option<PathBuf>,
     },
 }
@@ -59,6 +62,7 @@ enum Action {
 enum Format {
     Jsonl,
     Csv,
+    Parquet,
 }
 
 /// Runs the command: 0 done, 1 failed, 78 bad configuration.
@@ -86,24 +90,39 @@ pub fn run(file: Option<&Path>, args: &JournalArgs) -> ExitCode {
             }
         }
         Action::Export { format, output } => {
-            let format = match format {
-                Format::Jsonl => export::Format::Jsonl,
-                Format::Csv => export::Format::Csv,
+            let output = output.as_deref();
+            let done = match (format, output) {
+                (Format::Jsonl, _) => runtime.block_on(lines(&file, since_ms, export::Format::Jsonl, output)),
+                (Format::Csv, _) => runtime.block_on(lines(&file, since_ms, export::Format::Csv, output)),
+                (Format::Parquet, Some(folder)) => runtime.block_on(by_day(&file, since_ms, folder, args.json)),
+                (Format::Parquet, None) => Ok(()),
             };
-            let out: io::Result<Box<dyn Write>> = match output {
-                Some(path) => std::fs::File::create(path).map(|f| Box::new(BufWriter::new(f)) as Box<dyn Write>),
-                None => Ok(Box::new(BufWriter::new(io::stdout().lock()))),
-            };
-            match out {
-                Ok(mut out) => match runtime.block_on(export::export(&file, since_ms, format, &mut out)) {
-                    Ok(_) => ExitCode::SUCCESS,
-                    Err(ExportError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                    Err(e) => failed(args.json, &e.to_string()),
-                },
-                Err(e) => failed(args.json, &format!("cannot write: {}", e.kind())),
+            match done {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(ExportError::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                Err(e) => failed(args.json, &e.to_string()),
             }
         }
     }
+}
+
+async fn lines(file: &Path, since: u64, format: export::Format, output: Option<&Path>) -> Result<(), ExportError> {
+    let mut out: Box<dyn Write> = match output {
+        Some(path) => Box::new(BufWriter::new(std::fs::File::create(path)?)),
+        None => Box::new(BufWriter::new(io::stdout().lock())),
+    };
+    export::export(file, since, format, &mut out).await.map(drop)
+}
+
+async fn by_day(file: &Path, since: u64, folder: &Path, as_json: bool) -> Result<(), ExportError> {
+    let (files, entries) = days::export(file, since, folder).await?;
+    if as_json {
+        println!("{}", json!({ "entries": entries, "files": files }));
+    } else {
+        files.iter().for_each(|f| println!("{}", f.display()));
+        println!("{entries} entries");
+    }
+    Ok(())
 }
 
 fn failed(as_json: bool, text: &str) -> ExitCode {
@@ -205,15 +224,8 @@ fn without(n: u64, what: &str) -> String {
     if n == 0 { String::new() } else { format!("; {n} entries without {what}") }
 }
 
-/// Joules with a unit that keeps three figures readable.
 fn joules(x: Option<f64>) -> String {
-    let Some(x) = x else { return "-".to_owned() };
-    match x.abs() {
-        a if a >= 1e6 => format!("{:.2} MJ", x / 1e6),
-        a if a >= 1e3 => format!("{:.2} kJ", x / 1e3),
-        a if a >= 100.0 => format!("{x:.0} J"),
-        _ => format!("{x:.2} J"),
-    }
+    x.map_or_else(|| "-".to_owned(), unit)
 }
 
 #[cfg(test)]

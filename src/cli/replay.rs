@@ -13,13 +13,16 @@ use self::bar::Shown;
 use self::costs::Costs;
 use super::say;
 use crate::policy::{self, Policy};
+use crate::replay::checkpoint::Checkpoint;
 use crate::replay::outcome::Outcome;
 use crate::replay::page::{self, texts};
 use crate::replay::run::{self, Ask, Predictor, Request, Watch};
-use crate::replay::show;
+use crate::replay::shapes::JOURNAL;
+use crate::replay::{show, whole};
 
 /// Policies when none is named.
-const DEFAULTS: [&str; 7] = ["balanced", "all-local", "all-cloud", "coverage-threshold", "quality", "green", "fast"];
+pub const DEFAULTS: [&str; 7] =
+    ["balanced", "all-local", "all-cloud", "coverage-threshold", "quality", "green", "fast"];
 
 /// Arguments of `wattroute replay`.
 #[derive(clap::Args, Debug)]
@@ -29,17 +32,23 @@ const DEFAULTS: [&str; 7] = ["balanced", "all-local", "all-cloud", "coverage-thr
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --policy balanced --policy my.toml --diff balanced my
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --rate 2 --seats 4 --json --out result.json
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --html page.html --with-text
+  wattroute replay --journal journal.db --weak llama-3.1-8b-instruct --strong gemini-1.5-pro-002
+  wattroute replay --log big.jsonl.zst --weak mine.json --strong theirs.json --checkpoint big.state --resume
 
 An outcome table is NAME.jsonl.gz, one query a line with arrays `ok` (or `score`), `out_chars`, `cost_usd`, `latency_ms`, one entry
 per model, and NAME.models.json beside it with `models`: the order of those arrays. Rows that tell what was done live, `action` (local or
 cloud), its `propensity` and a `reward`, are also judged off-policy (IPS, SNIPS, doubly robust). Exit codes: 0 done, 1 failed, 2 usage.")]
 pub struct Args {
-    /// Outcome table: plain, gzip or zstd
-    #[arg(long, value_name = "NAME.jsonl.gz", required_unless_present = "log", conflicts_with = "log")]
+    /// Outcome table: plain, gzip, zstd or Parquet
+    #[arg(long, value_name = "NAME.jsonl.gz", required_unless_present_any = ["log", "journal"])]
     outcomes: Option<PathBuf>,
-    /// Another log, without labels: these come from the tables of both models, and are marked as predicted
-    #[arg(long, value_name = "FILE")]
+    /// Another log, without labels: these come from the tables of both models, and are marked as predicted. Text, wattroute's journal,
+    /// Parquet or a folder of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["outcomes", "journal"])]
     log: Option<PathBuf>,
+    /// wattroute's own journal, or an export of it: short for --log FILE --format journal
+    #[arg(long, value_name = "FILE", conflicts_with = "outcomes")]
+    journal: Option<PathBuf>,
     /// What the log is, where its first line does not tell: journal, openai-batch, litellm, helicone, langfuse, mooncake, wildchat, sharegpt, chat or csv
     #[arg(long, value_name = "NAME", requires = "log")]
     format: Option<String>,
@@ -88,11 +97,27 @@ pub struct Args {
     #[arg(long, value_name = "K", default_value_t = 1)]
     seats: usize,
     /// Scheduler of a cluster that does the work (see `wattroute cluster`)
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "checkpoint")]
     cluster: Option<String>,
     /// Bytes of a log that a cluster hands out at a time
     #[arg(long, value_name = "BYTES", default_value_t = 8 << 20, hide = true)]
     piece: u64,
+    #[command(flatten)]
+    keeping: Keeping,
+}
+
+/// What a long replay leaves on the disk while it runs.
+#[derive(clap::Args, Debug)]
+struct Keeping {
+    /// Keep the state in a file while the log is read; it is removed when the result is written
+    #[arg(long, value_name = "FILE")]
+    checkpoint: Option<PathBuf>,
+    /// Go on from the checkpoint, if there is one: the result is what it would have been
+    #[arg(long, requires = "checkpoint")]
+    resume: bool,
+    /// Lines between two checkpoints
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "checkpoint")]
+    checkpoint_every: u64,
 }
 
 /// Who predicts.
@@ -125,15 +150,23 @@ pub fn run(_config: Option<&Path>, args: &Args) -> ExitCode {
     let watch = Arc::new(Watch::default());
     stop_on_interrupt(&watch);
     let bar = Shown::start(&watch);
+    let checkpoint = request.checkpoint.clone();
     let done = match &args.cluster {
         None => run::run(&request, &watch),
         Some(scheduler) => on_cluster(args, scheduler, request, &watch),
     };
     bar.end();
-    match done {
-        Ok(outcome) => tell(args, &outcome),
-        Err(why) => super::fail(&why),
+    let outcome = match done {
+        Ok(outcome) => outcome,
+        Err(why) => return super::fail(&why),
+    };
+    let told = tell(args, &outcome);
+    match checkpoint.filter(|_| told == ExitCode::SUCCESS) {
+        Some(checkpoint) if outcome.complete => checkpoint.done(),
+        Some(checkpoint) => eprintln!("the rest: the same command with --resume ({})", checkpoint.path.display()),
+        None => {}
     }
+    told
 }
 
 #[cfg(not(feature = "cluster"))]
@@ -162,7 +195,7 @@ fn tell(args: &Args, outcome: &Outcome) -> ExitCode {
         Err(e) => return super::fail(&e.to_string()),
     };
     if let Some(path) = &args.out
-        && let Err(e) = whole(path, &json)
+        && let Err(e) = whole::write(path, json.as_bytes())
     {
         return super::fail(&format!("{}: {e}", path.display()));
     }
@@ -176,21 +209,14 @@ fn tell(args: &Args, outcome: &Outcome) -> ExitCode {
         };
         let date = jiff::Zoned::now().date().to_string();
         let made = texts.map(|texts| page::html(outcome, &date, &|line| texts.get(&line).cloned()));
-        let written = made.and_then(|page| whole(path, &page).map_err(|e| format!("{}: {e}", path.display())));
+        let written =
+            made.and_then(|page| whole::write(path, page.as_bytes()).map_err(|e| format!("{}: {e}", path.display())));
         if let Err(why) = written {
             return super::fail(&why);
         }
     }
     say(&if args.json { json } else { show::text(outcome) });
     ExitCode::SUCCESS
-}
-
-/// Writes a file whole or not at all.
-fn whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".part");
-    std::fs::write(&unfinished, text)?;
-    std::fs::rename(&unfinished, path)
 }
 
 fn request(args: &Args) -> Result<Request, String> {
@@ -229,11 +255,14 @@ fn request(args: &Args) -> Result<Request, String> {
     if args.seats == 0 {
         return Err("--seats must be at least 1".to_owned());
     }
-    let (file, ask) = match (&args.outcomes, &args.log) {
-        (Some(table), _) => (table.clone(), Ask::Outcomes),
-        (None, Some(log)) => (log.clone(), Ask::Log { format: args.format.clone() }),
-        (None, None) => return Err("--outcomes or --log is needed".to_owned()),
+    let (file, ask) = match (&args.outcomes, &args.log, &args.journal) {
+        (Some(table), ..) => (table.clone(), Ask::Outcomes),
+        (None, Some(log), _) => (log.clone(), Ask::Log { format: args.format.clone() }),
+        (None, None, Some(journal)) => (journal.clone(), Ask::Log { format: Some(JOURNAL.to_owned()) }),
+        (None, None, None) => return Err("--outcomes, --log or --journal is needed".to_owned()),
     };
+    let Keeping { checkpoint, resume, checkpoint_every } = &args.keeping;
+    let checkpoint = checkpoint.clone().map(|path| Checkpoint { path, every: *checkpoint_every, resume: *resume });
     Ok(Request {
         file,
         ask,
@@ -248,6 +277,7 @@ fn request(args: &Args) -> Result<Request, String> {
         limit: args.limit,
         rate: args.rate,
         seats: args.seats,
+        checkpoint,
     })
 }
 

@@ -1,28 +1,56 @@
-//! `wattroute report`: measured tables as a page, as JSON and as pictures.
+//! `wattroute report`: measured tables as a page, as JSON and as pictures; with a journal, everything that is known on one page.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use jiff::Zoned;
 use serde_json::json;
 
+use super::replay::DEFAULTS;
 use super::{fail, say, serve};
+use crate::clock;
+use crate::config::checked::{Config, Kind};
+use crate::config::units;
+use crate::journal::JournalError;
+use crate::journal::stats::{self, Filter};
+use crate::policy;
+use crate::policy::types::Place;
 use crate::profile::record;
 use crate::profile::report::{Report, Subject};
+use crate::replay::cost::Stated;
+use crate::replay::outcome::Outcome;
+use crate::replay::run::{self, Ask, Predictor, Request, Watch};
+use crate::replay::shapes::JOURNAL;
+use crate::report::Joined;
 use crate::tables;
 
-/// Draw measured tables: a page that needs nothing else, JSON, and PNGs
+/// Draw measured tables, or a journal with tables and a replay: a page that needs nothing else, JSON, and PNGs
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   wattroute report --tables mine.json --out report
   wattroute report --tables softmax.json lla.json llama-server.json --out report
   wattroute report --tables smollm2-135m qwen3-8b@m4-max --cloud openai/gpt-oss-120b --out report
+  wattroute report --journal journal.db --since 7d --out report
+  wattroute report --journal journal.db --tables mine.json --weak mine.json --strong gemini-1.5-pro-002 --out report
 
 Answers are read from NAME.records.jsonl beside NAME.json where that is there; they give joules against tokens and calibration.")]
 pub struct Args {
-    /// JSON files, or names of shipped tables
-    #[arg(long, required = true, num_args = 1..)]
+    /// JSON files, or names of shipped tables; with a journal, by default those of the configured backends
+    #[arg(long, required_unless_present = "journal", num_args = 1..)]
     tables: Vec<PathBuf>,
+    /// A journal: what happened, joined with the tables and with a replay under the shipped policies
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Of the journal, only what arrived within this time, such as 24h or 7d; the replay is of all of it
+    #[arg(long, value_name = "TIME", value_parser = units::duration, requires = "journal")]
+    since: Option<Duration>,
+    /// Table of the local side of the replay [default: that of the first configured local backend]
+    #[arg(long, value_name = "TABLE", requires = "journal")]
+    weak: Option<String>,
+    /// Table of the cloud [default: that of the first configured cloud backend]
+    #[arg(long, value_name = "TABLE", requires = "journal")]
+    strong: Option<String>,
     /// Where report.html, report.json and the PNGs go
     #[arg(long)]
     out: PathBuf,
@@ -40,21 +68,86 @@ pub fn run(file: Option<&Path>, args: &Args) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let report = subjects(&args.tables)
-        .and_then(|s| Report::new(s, &args.cloud, &config.energy, Zoned::now().date().to_string()));
-    let written = report.and_then(|report| Ok((report.write(&args.out)?, report)));
+    let date = Zoned::now().date().to_string();
+    let written = match &args.journal {
+        Some(journal) => {
+            joined(args, &config, journal, date).and_then(|page| Ok((page.write(&args.out)?, page.absent())))
+        }
+        None => subjects(&args.tables)
+            .and_then(|s| Report::new(s, &args.cloud, &config.energy, date))
+            .and_then(|report| Ok((report.write(&args.out)?, report.missing))),
+    };
     match written {
-        Ok((files, report)) if args.json => {
-            say(&format!("{}\n", json!({ "files": files, "missing": report.missing })));
+        Ok((files, missing)) if args.json => {
+            say(&format!("{}\n", json!({ "files": files, "missing": missing })));
             ExitCode::SUCCESS
         }
-        Ok((files, report)) => {
+        Ok((files, missing)) => {
             files.iter().for_each(|f| say(&format!("{}\n", f.display())));
-            report.missing.iter().for_each(|m| say(&format!("{m}\n")));
+            missing.iter().for_each(|m| say(&format!("{m}\n")));
             ExitCode::SUCCESS
         }
         Err(why) => fail(&why),
     }
+}
+
+/// The journal's sums, the tables of its backends and a replay of it. Only a journal that cannot be read is an error: what else is
+/// not to be had is missing on the page.
+fn joined(args: &Args, config: &Config, journal: &Path, date: String) -> Result<Joined, String> {
+    let since =
+        args.since.map_or(0, |s| clock::unix_ms().saturating_sub(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
+    let filter = Filter { since_ms: since, tenant: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    let read =
+        async { Ok::<_, JournalError>((stats::stats(journal, &filter).await?, stats::hours(journal, &filter).await?)) };
+    let traffic = runtime.block_on(read).map_err(|e| e.to_string())?;
+    drop(runtime);
+    let side = |named: &Option<String>, place: Place| named.clone().or_else(|| table_of(config, place));
+    let (weak, strong) = (side(&args.weak, Place::Local), side(&args.strong, Place::Cloud));
+    let paths = match args.tables.as_slice() {
+        [] => weak.iter().chain(&strong).map(PathBuf::from).collect(),
+        given => given.to_vec(),
+    };
+    let tables = subjects(&paths).and_then(|s| Report::new(s, &args.cloud, &config.energy, date.clone()));
+    // Tables that were asked for by name must be there.
+    if let (Err(why), false) = (&tables, args.tables.is_empty()) {
+        return Err(why.clone());
+    }
+    let replay = match (weak, strong) {
+        (Some(weak), Some(strong)) => replayed(journal, weak, strong, config),
+        _ => Err("no table of a local and of a cloud backend is configured: --weak and --strong name two".to_owned()),
+    };
+    Ok(Joined { date, traffic, tables, replay })
+}
+
+/// What a configured backend of a place has for a table: its file or name, else its model, if a table of that is shipped.
+fn table_of(config: &Config, place: Place) -> Option<String> {
+    config.backends.iter().filter(|b| b.place == place).find_map(|backend| match (&backend.table, &backend.kind) {
+        (Some(path), _) => Some(path.display().to_string()),
+        (None, Kind::OpenAi(to)) => tables::shipped(&to.model).map(|_| to.model.to_string()),
+        (None, Kind::Embedded(own)) => tables::shipped(&own.model).map(|_| own.model.to_string()),
+    })
+}
+
+fn replayed(journal: &Path, weak: String, strong: String, config: &Config) -> Result<Outcome, String> {
+    let policies: Result<Vec<_>, _> = DEFAULTS.iter().map(|name| policy::load(name, None)).collect();
+    let request = Request {
+        file: journal.to_owned(),
+        ask: Ask::Log { format: Some(JOURNAL.to_owned()) },
+        weak,
+        strong,
+        predictor: Predictor::default(),
+        policies: policies.map_err(|e| e.to_string())?,
+        diff: None,
+        stated: Stated::assumed(config.energy.clone()),
+        seed: 1,
+        strict: false,
+        limit: None,
+        rate: None,
+        seats: 1,
+        checkpoint: None,
+    };
+    run::run(&request, &Watch::default())
 }
 
 /// Tables with the answers beside them.

@@ -2,7 +2,7 @@
 
 mod show;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +15,7 @@ use crate::classify::Classifier;
 use crate::policy;
 use crate::replay::prepare::{Gathered, gather};
 use crate::replay::run::{Ask, Request};
+use crate::replay::whole;
 use crate::tune::cases::{self, Split};
 use crate::tune::judge::Limits;
 use crate::tune::space::Space;
@@ -142,7 +143,7 @@ fn tuned(args: &Args) -> Result<ExitCode, String> {
     let new = write::text(&space, &found, &origin, &name);
     let taken = found.verdict == Verdict::Better;
     if let Some(path) = args.out.as_deref().filter(|_| taken) {
-        whole(path, &new).map_err(|e| format!("{}: {e}", path.display()))?;
+        whole::write(path, new.as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     let diff = write::diff(&text, &new);
     match args.json {
@@ -223,6 +224,7 @@ fn request(args: &Args) -> Result<Request, String> {
         limit: None,
         rate: None,
         seats: 1,
+        checkpoint: None,
     })
 }
 
@@ -265,12 +267,4 @@ impl Args {
             gathered.setup.strong
         )
     }
-}
-
-/// Writes a file whole or not at all.
-fn whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".part");
-    std::fs::write(&unfinished, text)?;
-    std::fs::rename(&unfinished, path)
 }

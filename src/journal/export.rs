@@ -1,7 +1,7 @@
 //! Entries as JSON lines or CSV, streamed: any size of journal passes through a few kilobytes of memory.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt;
 use serde_json::{Map, Value};
@@ -30,6 +30,12 @@ pub enum ExportError {
     /// Writing; a closed pipe is the reader's choice, not a failure, and is told apart by its kind.
     #[error("cannot write: {}", .0.kind())]
     Output(#[from] io::Error),
+    /// Writing columns.
+    #[error("cannot write Parquet: {0}")]
+    Columns(String),
+    /// A day that was exported before.
+    #[error("{} holds Parquet files already, and nothing is written over: choose another folder, or a later --since", .0.display())]
+    There(PathBuf),
 }
 
 /// Writes every entry that arrived at or after `since_ms`, oldest first; returns how many.
@@ -95,7 +101,7 @@ impl<'a, W: Write> Lines<'a, W> {
 }
 
 /// A row with the journal's own encodings undone: the packed column, flags, posterior, alternatives, session.
-fn values(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
+pub(super) fn values(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
     let mut entry = Map::new();
     for column in row.columns() {
         let (at, name) = (column.ordinal(), column.name());

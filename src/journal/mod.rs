@@ -9,6 +9,7 @@
 //! for the machine's meters, at most two seconds (`energy::ledger`); a power cut loses what was
 //! written since the last checkpoint, at most [`writer::SYNC`] old.
 
+pub mod days;
 pub mod export;
 pub mod feedback;
 mod file;
@@ -19,6 +20,7 @@ mod rows;
 pub mod schema;
 pub mod shadow;
 pub mod stats;
+pub mod stream;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};

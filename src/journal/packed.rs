@@ -106,6 +106,65 @@ pub fn unpack(bytes: &[u8]) -> Option<Map<String, Value>> {
     read.0.is_empty().then_some(fields)
 }
 
+/// What a replay needs of the packed fields.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Glance<'a> {
+    /// Id of the decision; empty where nothing was decided.
+    pub decision_id: &'a str,
+    /// Distribution over the domains; empty where nothing was decided.
+    pub posterior: Vec<f32>,
+    /// Probability of the choice.
+    pub propensity: f64,
+    /// Backends that the policy could choose from: local ones, cloud ones.
+    pub eligible: [u32; 2],
+    /// Attempts made.
+    pub attempts: u32,
+    /// What came of the check of a local answer.
+    pub verdict: Option<&'a str>,
+}
+
+/// Reads these and passes over the rest; none where [`unpack`] gives none.
+pub fn glance(bytes: &[u8]) -> Option<Glance<'_>> {
+    let mut read = In(bytes);
+    let checked = match read.byte()? {
+        LAYOUT => false,
+        CHECKED => true,
+        _ => return None,
+    };
+    read.text()?;
+    let decision_id = read.text()?;
+    read.text()?;
+    read.take(1 + 4)?;
+    let posterior =
+        (0..read.count()?).map(|_| Some(f32::from_le_bytes(read.array()?))).collect::<Option<Vec<f32>>>()?;
+    read.text()?;
+    read.text()?;
+    let propensity = read.float()?;
+    read.text()?;
+    let mut eligible = [0; 2];
+    for _ in 0..read.count()? {
+        read.text()?;
+        let place = usize::from(read.byte()?);
+        read.take(4 * 8 + 4)?;
+        read.text()?;
+        read.text()?;
+        (0..5).try_for_each(|_| read.pass(8))?;
+        let can = read.byte()? != 0;
+        if let Some(n) = eligible.get_mut(place).filter(|_| can) {
+            *n += 1;
+        }
+        read.maybe_text()?;
+    }
+    let attempts = u32::from_le_bytes(read.array()?);
+    read.pass(2)?;
+    read.maybe_text()?;
+    read.pass(8)?;
+    read.take(8 + 8)?;
+    read.pass(8)?;
+    let verdict = if checked { read.maybe_text()? } else { None };
+    Some(Glance { decision_id, posterior, propensity, eligible, attempts, verdict })
+}
+
 /// As `explain --json` writes one.
 fn read_alternative(read: &mut In<'_>) -> Option<Value> {
     let backend = read.text()?;
@@ -205,6 +264,23 @@ impl<'a> In<'a> {
         std::str::from_utf8(self.take(n)?).ok()
     }
 
+    /// Passes over what may be missing and is so many bytes long.
+    fn pass(&mut self, bytes: usize) -> Option<()> {
+        match self.byte()? {
+            0 => Some(()),
+            1 => self.take(bytes).map(drop),
+            _ => None,
+        }
+    }
+
+    fn maybe_text(&mut self) -> Option<Option<&'a str>> {
+        match self.byte()? {
+            0 => Some(None),
+            1 => self.text().map(Some),
+            _ => None,
+        }
+    }
+
     fn maybe(&mut self, read: impl FnOnce(&mut Self) -> Option<Value>) -> Option<Value> {
         match self.byte()? {
             0 => Some(Value::Null),
@@ -261,6 +337,12 @@ mod tests {
             prop_assert_eq!(&fields["decision_id"], &record.decision_id);
             prop_assert_eq!(&fields["posterior"], &json!(record.posterior.unwrap().0.to_vec()));
             prop_assert_eq!(&fields["session"], "ffffffffffffffff");
+            let packed = pack(&record);
+            let seen = glance(&packed).unwrap();
+            prop_assert_eq!((seen.decision_id, seen.attempts, seen.verdict), (&*record.decision_id, 2, None));
+            prop_assert_eq!(json!(seen.posterior), fields["posterior"].clone());
+            let can = |place| record.alternatives.iter().filter(|a| a.eligible && a.place == place).count() as u32;
+            prop_assert_eq!(seen.eligible, [can(Place::Local), can(Place::Cloud)]);
             prop_assert_eq!((&fields["status"], &fields["ttft_ms"], &fields["attempts"]), (&json!(200), &Value::Null, &json!(2)));
         }
 
@@ -270,10 +352,11 @@ mod tests {
             let mut bad = good.clone();
             let at = at % good.len();
             bad[at] = with;
-            let _ = unpack(&bad);
+            let _ = (unpack(&bad), glance(&bad));
             prop_assert_eq!(unpack(&good[..at]), None);
+            let _ = glance(&good[..at]);
             bad.push(0);
-            let _ = unpack(&bad);
+            let _ = (unpack(&bad), glance(&bad));
         }
     }
 }

@@ -56,6 +56,23 @@ pub struct Group {
     pub score: Option<f64>,
 }
 
+/// One hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Hour {
+    /// Its start, Unix milliseconds.
+    pub start_ms: u64,
+    /// Entries that arrived.
+    pub entries: u64,
+    /// Answered by a local backend.
+    pub local: u64,
+    /// Answered by a cloud backend.
+    pub cloud: u64,
+    /// Joules used, middle; none where no entry knows them.
+    pub joules_mid: Option<f64>,
+    /// Joules saved, middle.
+    pub saved_mid: Option<f64>,
+}
+
 /// What `journal stats` prints.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stats {
@@ -136,6 +153,31 @@ pub async fn stats(path: &Path, filter: &Filter) -> Result<Stats, JournalError> 
     let stats = collect(&mut db, filter).await.map_err(sql)?;
     db.close().await.map_err(sql)?;
     Ok(stats)
+}
+
+/// The same by hours of arrival, without those in which nothing arrived.
+///
+/// # Errors
+/// As [`stats`].
+pub async fn hours(path: &Path, filter: &Filter) -> Result<Vec<Hour>, JournalError> {
+    let mut db = file::open_to_read(path).await?;
+    let sql = |e: sqlx::Error| JournalError::of(path, &e);
+    let text = format!("SELECT arrived_ms / {HOUR_MS} AS hour, {SUMS} {CHOSEN} GROUP BY 1 ORDER BY 1");
+    let rows = all(&mut db, filter, text).await.map_err(sql)?;
+    let read = |row: &SqliteRow| {
+        let sums = group(row, String::new())?;
+        Ok(Hour {
+            start_ms: count(row, "hour")? * HOUR_MS,
+            entries: sums.entries,
+            local: sums.local,
+            cloud: sums.cloud,
+            joules_mid: sums.joules.mid,
+            saved_mid: sums.saved.mid,
+        })
+    };
+    let hours = rows.iter().map(read).collect::<Result<Vec<Hour>, sqlx::Error>>().map_err(sql)?;
+    db.close().await.map_err(sql)?;
+    Ok(hours)
 }
 
 async fn collect(db: &mut SqliteConnection, filter: &Filter) -> Result<Stats, sqlx::Error> {

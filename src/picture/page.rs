@@ -21,6 +21,16 @@ pub fn end(page: String) -> String {
     page + "</main></body></html>\n"
 }
 
+/// The heading of a part of a long page, to be pointed at by its key.
+pub fn chapter(out: &mut String, key: &str, title: &str) {
+    let _ = write!(out, "<h2 class=\"part\" id=\"{}\">{}</h2>", escaped(key), escaped(title));
+}
+
+/// What a page has not got, and why.
+pub fn missing(out: &mut String, why: &str) {
+    let _ = write!(out, "<p class=\"missing\">{}</p>", escaped(why));
+}
+
 /// A heading, a paragraph and a chart.
 pub fn section(out: &mut String, title: &str, lede: &str, scene: &Scene) {
     let _ = write!(

@@ -18,6 +18,10 @@ const SERIES: [[u8; 3]; COLOURS] = [
     [14, 116, 144],
     [101, 163, 13],
     [185, 28, 28],
+    [107, 68, 35],
+    [71, 85, 105],
+    [192, 38, 211],
+    [15, 118, 110],
 ];
 /// The font is light: letters are drawn this much thicker, as a share of their size; bold ones more.
 const THICKER: [f32; 2] = [0.018, 0.055];

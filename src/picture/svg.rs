@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::scene::{Anchor, Ink, Item, Scene};
 
 /// Colours that repeat when there are more subjects.
-pub const COLOURS: usize = 8;
+pub const COLOURS: usize = 12;
 
 /// The picture, described by `title` for those who cannot see it.
 pub fn svg(scene: &Scene, title: &str) -> String {

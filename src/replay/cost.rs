@@ -3,6 +3,8 @@
 //! Order of sources, local joules: stated per token, a shipped table of the model, the assumption below, null. Cloud joules: stated
 //! points or size, measured points of the model, its size from the log or the shipped list, an assumed size, null.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::checked::{Energy, EnergyModel, Price};
@@ -28,6 +30,8 @@ const LARGE: [(f64, f64); 2] = [(44.0, 132.0), (440.0, 440.0)];
 const SMALL: [(f64, f64); 2] = [(8.0, 28.0), (8.0, 28.0)];
 const SMALL_NAMES: [&str; 6] = ["mini", "flash", "haiku", "nano", "lite", "small"];
 const JOULES_PER_KWH: f64 = 3.6e6;
+/// A household price of the dearer European countries; `--electricity` states another.
+pub const ELECTRICITY_USD_PER_KWH: f64 = 0.30;
 /// How far a stated figure may be off, for low and high.
 const STATED_SPREAD: f64 = 0.3;
 
@@ -50,6 +54,22 @@ pub struct Stated {
     pub local_region: Option<String>,
     /// Where the cloud model runs.
     pub cloud_region: Option<String>,
+}
+
+impl Stated {
+    /// Nothing stated but the assumptions about the cloud's server.
+    pub fn assumed(energy: Energy) -> Self {
+        Self {
+            energy,
+            local_joules_per_token: None,
+            local_tokens_per_s: None,
+            cloud: None,
+            cloud_price: None,
+            electricity_usd_per_kwh: ELECTRICITY_USD_PER_KWH,
+            local_region: None,
+            cloud_region: None,
+        }
+    }
 }
 
 /// One side's cost of tokens.
@@ -102,12 +122,12 @@ impl Tariff {
     }
 }
 
-/// The local side's tariff.
+/// The local side's tariff; `own` is its table where one is named, else a shipped one of the model is looked for.
 ///
 /// # Errors
 /// A region that is not known.
-pub fn local(model: &Model, stated: &Stated) -> Result<Tariff, String> {
-    let table = tables::shipped(&model.id);
+pub fn local(model: &Model, own: Option<Arc<tables::Table>>, stated: &Stated) -> Result<Tariff, String> {
+    let table = own.or_else(|| tables::shipped(&model.id));
     let active = model.active_b.or_else(|| prices::size(&model.id).map(|s| s.active().0)).or(model.params_b);
     let mut notes = Vec::new();
     let (output, input) = local_joules(model, stated, table.as_deref(), active, &mut notes);

@@ -7,13 +7,13 @@ use super::case::{Arm, Case, hash, stem};
 use super::foreseen::Foreseer;
 use super::outcomes::{self, Columns, Model, Read};
 use super::predictions::Expected;
-use super::shapes::{self, Kind};
+use super::shapes::{self, JOURNAL, Kind};
 use super::source::Lines;
 use crate::classify::Classifier;
 use crate::classify::domain::Posterior;
 use crate::policy::types::{Capabilities, Place};
 use crate::predict::Outlook;
-use crate::tables;
+use crate::tables::{self, Table};
 
 /// How lines are read.
 pub enum Form {
@@ -76,6 +76,10 @@ impl Unlabelled {
             }
         };
         let kind = shapes::detect(&first, named).map_err(|e| format!("{}:1: {e}", file.display()))?;
+        // Who says that it is a journal means that nothing else will do.
+        if named == Some(JOURNAL) && !shapes::detect(&first, None).is_ok_and(|seen| seen.name() == JOURNAL) {
+            return Err(format!("{}: is neither a journal of wattroute nor an export of one", file.display()));
+        }
         let side = |name: &str, place| -> Result<Outlook, String> {
             let table = tables::find(Some(Path::new(name)), name).map_err(|e| format!("{name}: {e}"))?;
             Ok(Outlook::new(name.into(), place, ABLE, table))
@@ -90,6 +94,11 @@ impl Unlabelled {
             let id = side.table.as_ref().map_or_else(|| side.backend.to_string(), |t| t.model.clone());
             Model { id, ..Model::default() }
         })
+    }
+
+    /// The local side's table.
+    pub fn local_table(&self) -> Option<Arc<Table>> {
+        self.weak.table.clone()
     }
 
     /// What is expected of a query of this domain distribution.
@@ -107,9 +116,12 @@ impl Unlabelled {
         if line == 1 && matches!(self.kind, Kind::Csv(_)) {
             return Ok(None);
         }
-        let logged = shapes::read(self.kind, bytes)?;
-        let posterior =
-            if logged.text.is_empty() { Posterior::none() } else { self.classifier.posterior(&logged.text) };
+        let Some(logged) = shapes::read(self.kind, bytes)? else { return Ok(None) };
+        let posterior = match logged.posterior {
+            Some(known) => known,
+            None if logged.text.is_empty() => Posterior::none(),
+            None => self.classifier.posterior(&logged.text),
+        };
         let input = logged.input.unwrap_or(0.0);
         let expected = self.expected(&posterior, input);
         let id = logged.id.unwrap_or_else(|| format!("line {line}"));
@@ -132,7 +144,7 @@ impl Unlabelled {
             strong: arm(expected.strong.mean, expected.strong_tokens),
             expected: Some(expected),
             evidence: None,
-            logged: None,
+            logged: logged.logged,
             id: id.into(),
         };
         Ok(Some(Read { case, graded: false, by_chars: false, top: 1.0, ease: None }))

@@ -21,14 +21,26 @@ const DOMAINS: usize = 1024;
 /// Name of what is beyond.
 pub const OTHER: &str = "(other)";
 
-/// Each line of a batch, read or not.
-pub type Parsed = Vec<Result<Read, BadLine>>;
+/// A batch that was read.
+#[derive(Default)]
+pub struct Parsed {
+    /// Each line with a query, read or not.
+    pub rows: Vec<Result<Read, BadLine>>,
+    /// Lines that hold no query.
+    pub passed: u64,
+}
 
-/// Reads a batch; empty lines are passed over.
+/// Reads a batch; empty lines do not count.
 pub fn parse(form: &Form, chunk: &Chunk) -> Parsed {
-    let lines = chunk.lines().filter(|(_, line)| !line.trim_ascii().is_empty());
-    let read = |(n, line)| form.read(n, line).map_err(|why| BadLine { line: n, why }).transpose();
-    lines.filter_map(read).collect()
+    let mut parsed = Parsed { rows: Vec::with_capacity(chunk.len()), passed: 0 };
+    for (n, line) in chunk.lines().filter(|(_, line)| !line.trim_ascii().is_empty()) {
+        match form.read(n, line) {
+            Ok(None) => parsed.passed += 1,
+            Ok(Some(read)) => parsed.rows.push(Ok(read)),
+            Err(why) => parsed.rows.push(Err(BadLine { line: n, why })),
+        }
+    }
+    parsed
 }
 
 /// Names of the log's domains, in the order of their first query.
@@ -95,7 +107,7 @@ pub fn learn(request: &Request, form: &Form, stated: Option<f64>, names: &mut Na
     let mut left = request.limit.unwrap_or(u64::MAX);
     while let Some(chunk) = lines.chunk(LINES.min(usize::try_from(left).unwrap_or(LINES)))? {
         left -= chunk.len() as u64;
-        for read in parse(form, &chunk) {
+        for read in parse(form, &chunk).rows {
             match read {
                 Ok(mut read) => {
                     read.case.domain_index = names.index(&read.case.domain);

@@ -3,7 +3,7 @@
 //! Keys are stable. Joules and dollars are sums over the queries of which both sides' figures are known (`energy_n`, `usd_n`);
 //! accuracy is the mean grade where labels are grades.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::figures::Point;
 use super::front::{Diff, ParetoPoint};
@@ -81,7 +81,7 @@ pub struct Live {
 }
 
 /// What was read.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Log {
     /// The file.
     pub file: String,
@@ -97,6 +97,8 @@ pub struct Log {
     pub replayed: u64,
     /// Queries left out because a side has no label.
     pub unlabelled: u64,
+    /// Lines without a query, not in `lines`: a header, entries of a journal that no backend was asked about.
+    pub passed_over: u64,
     /// Lines that could not be used.
     pub bad: u64,
     /// The first ten of them.
@@ -114,7 +116,7 @@ pub struct Log {
 }
 
 /// A line that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BadLine {
     /// Its number.
     pub line: u64,

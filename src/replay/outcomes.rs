@@ -59,7 +59,8 @@ impl Models {
     pub fn path(table: &Path) -> PathBuf {
         let name = table.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let bare = [".gz", ".zst", ".zstd"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
-        let bare = [".jsonl", ".ndjson", ".json"].iter().find_map(|end| bare.strip_suffix(end)).unwrap_or(bare);
+        let bare =
+            [".jsonl", ".ndjson", ".json", ".parquet"].iter().find_map(|end| bare.strip_suffix(end)).unwrap_or(bare);
         table.with_file_name(format!("{bare}.models.json"))
     }
 

@@ -16,6 +16,7 @@ use super::simulate::Setup;
 use super::source::Lines;
 use super::taxonomy::domain_of;
 use crate::classify::domain::Posterior;
+use crate::tables::Table;
 
 /// A log whose first pass is made.
 pub struct Prepared<'a> {
@@ -46,7 +47,7 @@ pub fn prepare(request: &Request) -> Result<Prepared<'_>, String> {
     let setup = Setup {
         policies: request.policies.clone(),
         predictions: opened.predictions,
-        local: cost::local(&weak, &request.stated)?,
+        local: cost::local(&weak, opened.own, &request.stated)?,
         cloud: cost::cloud(&strong, &request.stated)?,
         weak: format!("local/{}", weak.id).into(),
         strong: format!("cloud/{}", strong.id).into(),
@@ -70,6 +71,8 @@ struct Opened {
     predictions: Predictions,
     names: Names,
     labels: &'static str,
+    /// The local side's table, where one is named.
+    own: Option<Arc<Table>>,
 }
 
 fn labelled(request: &Request) -> Result<Opened, String> {
@@ -94,13 +97,14 @@ fn labelled(request: &Request) -> Result<Opened, String> {
         None => (Form::Outcomes(columns), Predictions::Domain(domains)),
     };
     let labels = if learned.graded { "grades" } else { "right or wrong" };
-    Ok(Opened { form, models, pair: [weak, strong], learned, predictions, names, labels })
+    Ok(Opened { form, models, pair: [weak, strong], learned, predictions, names, labels, own: None })
 }
 
 fn unlabelled(request: &Request, format: Option<&str>) -> Result<Opened, String> {
     let log = Unlabelled::open(&request.file, format, &request.weak, &request.strong)?;
     Ok(Opened {
         models: Models::default(),
+        own: log.local_table(),
         pair: log.models(),
         predictions: Predictions::Tables(log.expected(&Posterior::none(), 0.0)),
         form: Form::Log(Box::new(log)),
@@ -129,7 +133,7 @@ pub fn gather(request: &Request) -> Result<Gathered, String> {
     let mut lines = Lines::open(&request.file)?;
     let mut cases = Vec::new();
     while let Some(chunk) = lines.chunk(LINES)? {
-        for row in parse(&Arc::clone(&reader.form), &chunk) {
+        for row in parse(&Arc::clone(&reader.form), &chunk).rows {
             match row.and_then(|read| reader.admit(read.case)) {
                 Ok(case) => cases.push(case),
                 Err(bad) => reader.bad(bad)?,

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::case::{Case, hash};
 use super::form::Form;
+use super::keep::Sums;
 use super::learned::{LINES, Names, Parsed, parse};
 use super::outcome::{BadLine, Log};
 use super::partial::Partial;
@@ -33,16 +34,16 @@ pub struct Reader<'a> {
     pub form: Arc<Form>,
     /// Domains of the log.
     pub names: Names,
-    keys: HashSet<u64>,
+    pub(super) keys: HashSet<u64>,
     /// More keys than are remembered came by.
     pub forgot: bool,
     /// What was read.
     pub log: Log,
-    first_arrival: Option<f64>,
-    last_arrival: f64,
+    pub(super) first_arrival: Option<f64>,
+    pub(super) last_arrival: f64,
     /// Every query has a time of arrival.
     pub timed: bool,
-    random: fastrand::Rng,
+    pub(super) random: fastrand::Rng,
 }
 
 impl<'a> Reader<'a> {
@@ -70,17 +71,17 @@ impl<'a> Reader<'a> {
         let mut lines = Lines::open(&self.request.file)?;
         watch.size.store(lines.size, Ordering::Relaxed);
         let progress = lines.progress();
-        let limit = self.request.limit.unwrap_or(u64::MAX);
+        let mut sums = self.begin(setup, &mut lines)?;
+        watch.before.store(self.log.lines, Ordering::Relaxed);
+        let left = self.request.limit.unwrap_or(u64::MAX).saturating_sub(sums.taken);
         let round = ROUND * rayon::current_num_threads();
-        let mut partial = Partial::new(REFERENCES + setup.policies.len(), setup.diff.is_some());
-        let mut devices = Vec::new();
         let mut complete = true;
         let quit = AtomicBool::new(false);
         let result = std::thread::scope(|scope| {
             let (send, receive) = sync_channel::<Result<Vec<Chunk>, String>>(2);
             let quit = &quit;
             scope.spawn(move || {
-                let mut left = limit;
+                let mut left = left;
                 while !quit.load(Ordering::Relaxed) {
                     let next = rounds(&mut lines, round, &mut left);
                     let last = !matches!(&next, Ok(chunks) if !chunks.is_empty());
@@ -94,9 +95,9 @@ impl<'a> Reader<'a> {
                 if watch.stop.load(Ordering::Relaxed) {
                     quit.store(true, Ordering::Relaxed);
                     complete = false;
-                    break;
+                    return self.keep(&mut sums, true);
                 }
-                let done = self.round(setup, &chunks, &mut partial, &mut devices);
+                let done = self.round(setup, &chunks, &mut sums).and_then(|()| self.keep(&mut sums, false));
                 done.inspect_err(|_| quit.store(true, Ordering::Relaxed))?;
                 watch.lines.store(self.log.lines, Ordering::Relaxed);
                 watch.bytes.store(progress.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -104,22 +105,18 @@ impl<'a> Reader<'a> {
             Ok::<(), String>(())
         });
         result?;
-        Ok((partial, devices, complete))
+        self.log.seconds = sums.seconds();
+        Ok((sums.partial, sums.devices, complete))
     }
 
-    fn round(
-        &mut self,
-        setup: &Setup,
-        chunks: &[Chunk],
-        partial: &mut Partial,
-        devices: &mut Vec<Device>,
-    ) -> Result<(), String> {
+    fn round(&mut self, setup: &Setup, chunks: &[Chunk], sums: &mut Sums) -> Result<(), String> {
         let form = Arc::clone(&self.form);
         let parsed: Vec<Parsed> = chunks.par_iter().map(|chunk| parse(&form, chunk)).collect();
         let mut batches = Vec::with_capacity(parsed.len());
         for rows in parsed {
-            let mut batch = Vec::with_capacity(rows.len());
-            for row in rows {
+            self.log.passed_over += rows.passed;
+            let mut batch = Vec::with_capacity(rows.rows.len());
+            for row in rows.rows {
                 self.log.lines += 1;
                 match row.and_then(|read| self.admit(read.case)) {
                     Ok(case) => batch.push(case),
@@ -128,11 +125,16 @@ impl<'a> Reader<'a> {
             }
             batches.push(batch);
         }
-        let done: Vec<(Partial, Vec<Option<Kept>>)> = batches.par_iter().map(|batch| simulate(setup, batch)).collect();
-        for ((part, kept), batch) in done.iter().zip(&batches) {
-            partial.merge(part);
-            self.queue(setup, devices, batch, kept);
-        }
+        let done: Vec<(Partial, Vec<Turn>)> = batches
+            .par_iter()
+            .map(|batch| {
+                let (part, kept) = simulate(setup, batch);
+                (part, turns(setup, batch, &kept))
+            })
+            .collect();
+        done.iter().for_each(|(part, _)| sums.partial.merge(part));
+        self.queue(setup, &mut sums.devices, &done);
+        sums.taken += chunks.iter().map(|c| c.len() as u64).sum::<u64>();
         Ok(())
     }
 
@@ -183,7 +185,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn queue(&self, setup: &Setup, devices: &mut Vec<Device>, batch: &[Case], kept: &[Option<Kept>]) {
+    /// Sends the queries through every route's device, each route on a core of its own.
+    fn queue(&self, setup: &Setup, devices: &mut Vec<Device>, done: &[(Partial, Vec<Turn>)]) {
         if !self.timed {
             devices.clear();
             return;
@@ -191,23 +194,52 @@ impl<'a> Reader<'a> {
         if devices.is_empty() {
             devices.resize_with(REFERENCES + setup.policies.len(), || Device::new(self.request.seats));
         }
-        for (case, kept) in batch.iter().zip(kept) {
-            let (Some(at), Some(kept)) = (case.arrival_s, kept) else { continue };
-            let (w, s) = (case.weak, case.strong);
-            let local = setup.local.cost(case.input_tokens, w.output_tokens, w.usd, w.seconds).seconds;
-            let cloud = setup.cloud.cost(case.input_tokens, s.output_tokens, s.usd, s.seconds).seconds;
-            let oracle = w.ok >= s.ok;
-            let below = setup.predictions.domain_keeps(case);
-            let policies = (0..setup.policies.len()).map(|i| kept.by(i));
-            let references = [false, true, oracle, below].map(Way::of);
-            for (device, way) in devices.iter_mut().zip(references.into_iter().chain(policies)) {
-                match local.filter(|_| way != Way::Away) {
-                    Some(service) => device.home(at, service, if way == Way::Both { cloud } else { None }),
-                    None => device.away(at, if way == Way::Home { None } else { cloud }),
+        devices.par_iter_mut().enumerate().for_each(|(route, device)| {
+            for turn in done.iter().flat_map(|(_, turns)| turns) {
+                let way = turn.way(route);
+                match turn.local.filter(|_| way != Way::Away) {
+                    Some(service) => device.home(turn.at, service, if way == Way::Both { turn.cloud } else { None }),
+                    None => device.away(turn.at, if way == Way::Home { None } else { turn.cloud }),
                 }
             }
+        });
+    }
+}
+
+/// A query as the devices see it.
+struct Turn {
+    at: f64,
+    /// Seconds of service of either side.
+    local: Option<f64>,
+    cloud: Option<f64>,
+    /// Bit i is set where reference i keeps it local.
+    references: u64,
+    kept: Kept,
+}
+
+impl Turn {
+    fn way(&self, route: usize) -> Way {
+        match route.checked_sub(REFERENCES) {
+            Some(policy) => self.kept.by(policy),
+            None => Way::of(self.references >> route & 1 == 1),
         }
     }
+}
+
+fn turns(setup: &Setup, batch: &[Case], kept: &[Option<Kept>]) -> Vec<Turn> {
+    let each = batch.iter().zip(kept).filter_map(|(case, kept)| {
+        let (at, kept) = (case.arrival_s?, (*kept)?);
+        let (w, s) = (case.weak, case.strong);
+        let references = [false, true, w.ok >= s.ok, setup.predictions.domain_keeps(case)];
+        Some(Turn {
+            at,
+            local: setup.local.cost(case.input_tokens, w.output_tokens, w.usd, w.seconds).seconds,
+            cloud: setup.cloud.cost(case.input_tokens, s.output_tokens, s.usd, s.seconds).seconds,
+            references: references.into_iter().rev().fold(0, |bits, home| bits << 1 | u64::from(home)),
+            kept,
+        })
+    });
+    each.collect()
 }
 
 fn rounds(lines: &mut Lines, chunks: usize, left: &mut u64) -> Result<Vec<Chunk>, String> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::assemble::{Parts, assemble};
+use super::checkpoint::Checkpoint;
 use super::cost::Stated;
 use super::figures::Worth;
 use super::learned::Learned;
@@ -18,7 +19,6 @@ use super::prepare::{Prepared, prepare};
 use super::queue::Device;
 use super::reader::{REMEMBERED, Reader};
 use super::simulate::Setup;
-use crate::clock;
 use crate::policy::Policy;
 
 /// What a file is.
@@ -70,6 +70,8 @@ pub struct Request {
     pub rate: Option<f64>,
     /// Queries that the local device works on at a time.
     pub seats: usize,
+    /// Where the state is kept while it runs.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// Seen from outside while a replay runs.
@@ -79,6 +81,8 @@ pub struct Watch {
     pub stop: AtomicBool,
     /// Lines replayed.
     pub lines: AtomicU64,
+    /// Of those, before the checkpoint that this run goes on from.
+    pub before: AtomicU64,
     /// Bytes of the file read, of `size`.
     pub bytes: AtomicU64,
     /// Bytes of the file.
@@ -94,9 +98,9 @@ pub type Pass = (Partial, Vec<Device>, bool);
 /// File and line, and what is wrong there; nothing is written.
 pub fn run(request: &Request, watch: &Watch) -> Result<Outcome, String> {
     let mut prepared = prepare(request)?;
-    let began = clock::now();
     let pass = prepared.reader.replay(&prepared.setup, watch)?;
-    finish(prepared, &pass, began.elapsed().as_secs_f64())
+    let seconds = prepared.reader.log.seconds;
+    finish(prepared, &pass, seconds)
 }
 
 /// The figures of a pass, whoever made it.
@@ -174,7 +178,7 @@ fn warnings(outcome: &Outcome, policies: &[Arc<Policy>], forgot: bool, evidence:
     }
     let log = &outcome.log;
     if !outcome.complete {
-        out.push(format!("stopped after {} lines: every figure is of that part of the log", log.lines));
+        out.push(format!("PARTIAL: stopped after {} lines; every figure is of that part of the log", log.lines));
     }
     if log.unlabelled > 0 {
         out.push(format!("{} queries lack a label of one side and are left out", log.unlabelled));

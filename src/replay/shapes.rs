@@ -2,7 +2,11 @@
 
 use serde_json::Value;
 
+use super::case::Logged;
 use super::outcomes::CHARS_PER_TOKEN;
+use super::own;
+use super::words::words;
+use crate::classify::domain::Posterior;
 
 /// A log of JSON objects.
 #[derive(Debug)]
@@ -18,16 +22,20 @@ pub struct Shape {
     output: &'static [&'static str],
 }
 
+/// The format of wattroute's own journal.
+pub const JOURNAL: &str = "journal";
+
 /// Told apart in this order.
 pub const SHAPES: [Shape; 9] = [
     Shape {
-        name: "journal",
+        name: JOURNAL,
         needs: &["decision_id", "arrived_ms"],
-        id: &["/decision_id"],
-        at: &["/arrived_ms"],
+        // Read by `own`.
+        id: &[],
+        at: &[],
         text: &[],
-        input: &["/input_tokens"],
-        output: &["/output_tokens"],
+        input: &[],
+        output: &[],
     },
     Shape {
         name: "openai-batch",
@@ -140,7 +148,7 @@ impl Kind {
 
 /// One logged query without labels.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Logged {
+pub struct Row {
     /// Its key, if it has one.
     pub id: Option<String>,
     /// When, in seconds of some clock.
@@ -151,6 +159,10 @@ pub struct Logged {
     pub output: Option<f64>,
     /// What the user wrote; empty where the log has no text.
     pub text: String,
+    /// Its domains, where the log knows them.
+    pub posterior: Option<Posterior>,
+    /// What was decided, where the log knows the odds.
+    pub logged: Option<Logged>,
 }
 
 /// What a log is, by its first line; `named` is what the user says it is.
@@ -192,24 +204,24 @@ pub fn detect(first: &[u8], named: Option<&str>) -> Result<Kind, String> {
     }
 }
 
-/// Reads one line.
+/// Reads one line; none where it holds no query.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read(kind: Kind, line: &[u8]) -> Result<Logged, String> {
+pub fn read(kind: Kind, line: &[u8]) -> Result<Option<Row>, String> {
     match kind {
-        Kind::Csv(columns) => trace(columns, line),
+        Kind::Csv(columns) => trace(columns, line).map(Some),
         Kind::Json(shape) => {
             let value: Value = serde_json::from_slice(line).map_err(|e| format!("is not JSON: {e}"))?;
             if !shape.needs.iter().all(|key| value.get(key).is_some()) {
                 return Err(format!("is not a row of a {} log: it lacks {}", shape.name, shape.needs.join(" or ")));
             }
-            Ok(object(shape, &value))
+            if shape.name == JOURNAL { own::entry(&value) } else { Ok(Some(object(shape, &value))) }
         }
     }
 }
 
-fn trace(columns: Columns, line: &[u8]) -> Result<Logged, String> {
+fn trace(columns: Columns, line: &[u8]) -> Result<Row, String> {
     let text = std::str::from_utf8(line).map_err(|_| "is not text".to_owned())?;
     let cells: Vec<&str> = text.split(',').map(|c| c.trim().trim_matches('"')).collect();
     if cells.len() != columns.all {
@@ -220,30 +232,40 @@ fn trace(columns: Columns, line: &[u8]) -> Result<Logged, String> {
     let at = cell(columns.at).parse::<f64>().map(|ms| ms / 1e3).ok().or_else(|| civil(cell(columns.at)));
     match (at, tokens(columns.input), tokens(columns.output)) {
         (Some(at), Some(input), Some(output)) => {
-            Ok(Logged { at: Some(at), input: Some(input), output: Some(output), ..Logged::default() })
+            Ok(Row { at: Some(at), input: Some(input), output: Some(output), ..Row::default() })
         }
         _ => Err("has no time or no token counts".to_owned()),
     }
 }
 
-fn object(shape: &Shape, value: &Value) -> Logged {
+fn object(shape: &Shape, value: &Value) -> Row {
     let first = |paths: &[&str]| paths.iter().find_map(|p| value.pointer(p)).filter(|v| !v.is_null());
     let number = |paths: &[&str]| first(paths).and_then(Value::as_f64).filter(|x| *x >= 0.0);
     let words = first(shape.text).map(words).unwrap_or_default();
     let id = first(shape.id).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
-    Logged {
+    Row {
         id,
         at: first(shape.at).and_then(|v| seconds(v, shape.name == "mooncake")),
         input: number(shape.input).or_else(|| (words.asked > 0).then(|| words.asked as f64 / CHARS_PER_TOKEN)),
         output: number(shape.output).or_else(|| (words.answered > 0).then(|| words.answered as f64 / CHARS_PER_TOKEN)),
         text: words.user,
+        posterior: None,
+        logged: None,
     }
 }
 
-/// Seconds of a number (milliseconds where it is too large for seconds, or where the format counts them) or of a date.
+/// Seconds of a number (a date in milliseconds, microseconds or nanoseconds is too large for seconds; some formats count
+/// milliseconds from their start) or of a date.
 fn seconds(value: &Value, milliseconds: bool) -> Option<f64> {
+    let scaled = |x: f64| match x {
+        _ if milliseconds => x / 1e3,
+        x if x >= 1e17 => x / 1e9,
+        x if x >= 1e14 => x / 1e6,
+        x if x >= 1e11 => x / 1e3,
+        x => x,
+    };
     match value {
-        Value::Number(n) => n.as_f64().map(|x| if milliseconds || x >= 1e11 { x / 1e3 } else { x }),
+        Value::Number(n) => n.as_f64().map(scaled),
         Value::String(s) => civil(s),
         _ => None,
     }
@@ -254,49 +276,6 @@ fn civil(text: &str) -> Option<f64> {
     let local =
         || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|z| z.timestamp());
     stamp.or_else(local).map(|t| t.as_microsecond() as f64 / 1e6)
-}
-
-#[derive(Default)]
-struct Words {
-    user: String,
-    /// Bytes before the last answer.
-    asked: usize,
-    /// Bytes of the last answer, if the conversation ends with one.
-    answered: usize,
-}
-
-/// Words of a conversation: an array of messages with `role` or `from`, or a plain text.
-fn words(value: &Value) -> Words {
-    let mut out = Words::default();
-    let Some(messages) = value.as_array() else {
-        let text = value.as_str().unwrap_or_default();
-        return Words { user: text.to_owned(), asked: text.len(), answered: 0 };
-    };
-    for message in messages {
-        let role = message.get("role").or_else(|| message.get("from")).and_then(Value::as_str).unwrap_or_default();
-        let text = content(message.get("content").or_else(|| message.get("value")).unwrap_or(&Value::Null));
-        out.asked += out.answered;
-        out.answered = 0;
-        match role {
-            "assistant" | "gpt" | "model" | "bot" => out.answered = text.len(),
-            _ => out.asked += text.len(),
-        }
-        if matches!(role, "user" | "human") {
-            out.user += &(text + "\n");
-        }
-    }
-    out
-}
-
-/// A message's text: a string, or the text parts of an array.
-fn content(value: &Value) -> String {
-    match value {
-        Value::String(s) => s.clone(),
-        Value::Array(parts) => {
-            parts.iter().filter_map(|p| p.get("text").and_then(Value::as_str)).collect::<Vec<_>>().join("\n")
-        }
-        _ => String::new(),
-    }
 }
 
 #[cfg(test)]
@@ -320,24 +299,24 @@ mod tests {
         for (name, line) in &cases {
             let kind = detect(line.as_bytes(), None).unwrap();
             assert_eq!(kind.name(), *name);
-            let logged = read(kind, line.as_bytes()).unwrap();
+            let logged = read(kind, line.as_bytes()).unwrap().unwrap();
             assert!(logged.input.is_some(), "{name}: {logged:?}");
             assert!(logged.at.is_some() || ["sharegpt", "chat", "openai-batch"].contains(name), "{name}");
         }
-        let mooncake = read(Kind::Json(&SHAPES[5]), cases[5].1.as_bytes()).unwrap();
+        let mooncake = read(Kind::Json(&SHAPES[5]), cases[5].1.as_bytes()).unwrap().unwrap();
         assert_eq!((mooncake.at, mooncake.output), (Some(27.482), Some(52.0)));
-        let wild = read(Kind::Json(&SHAPES[6]), cases[6].1.as_bytes()).unwrap();
+        let wild = read(Kind::Json(&SHAPES[6]), cases[6].1.as_bytes()).unwrap().unwrap();
         assert_eq!((wild.text.as_str(), wild.output), ("What is a tort?\n", Some(3.5)));
     }
 
     #[test]
     fn traces_with_and_without_dates_are_read_and_others_are_named() {
         let azure = detect(b"TIMESTAMP,ContextTokens,GeneratedTokens", None).unwrap();
-        let a = read(azure, b"2023-11-16 18:15:46.6805900,374,44").unwrap();
-        let b = read(azure, b"2023-11-16 18:15:50.9951690,396,109").unwrap();
+        let a = read(azure, b"2023-11-16 18:15:46.6805900,374,44").unwrap().unwrap();
+        let b = read(azure, b"2023-11-16 18:15:50.9951690,396,109").unwrap().unwrap();
         assert!((b.at.unwrap() - a.at.unwrap() - 4.314_579).abs() < 1e-5 && b.output == Some(109.0));
         let ours = detect(b"arrival_ms,in_tokens,out_tokens", None).unwrap();
-        assert_eq!(read(ours, b"4315,396,109").unwrap().at, Some(4.315));
+        assert_eq!(read(ours, b"4315,396,109").unwrap().unwrap().at, Some(4.315));
         assert!(read(ours, b"4315,396").unwrap_err().contains("has 2 columns, the header 3"));
         assert!(detect(b"a,b,c", None).unwrap_err().contains("looks like CSV with 3 columns"));
         assert!(detect(b"{\"foo\":1}", None).unwrap_err().contains("with the keys foo"));

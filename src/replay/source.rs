@@ -1,20 +1,27 @@
-//! Log files as batches of whole lines: plain, gzip or zstd, told by their first bytes.
+//! Log files as batches of whole lines: plain, gzip or zstd text, a journal, Parquet, told by their first bytes.
 //!
-//! Invariant: what is read is bounded by the batch, never by the file. A file that ends in the middle of its compression is
-//! an error with the line it was reached in, not a shorter log.
+//! What is no text is made into lines of JSON on the way ([`super::blocks`]), so that one reader knows every format. Invariant: what
+//! is read is bounded by the batch, never by the file. A file that ends in the middle of its compression is an error with the
+//! line it was reached in, not a shorter log.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::blocks::Blocks;
+use crate::columnar::read as columns;
+use crate::journal::stream;
+
 /// Longest line that is read, bytes: one query with its whole conversation.
 const LINE_BYTES: usize = 64 << 20;
 /// Read from the file at a time, bytes.
 const READ_BYTES: usize = 256 << 10;
+/// First bytes of a SQLite file.
+const SQLITE: &[u8] = b"SQLite format 3\0";
 
 /// Whole lines of a file, without their ends.
 #[derive(Clone, Debug, Default)]
@@ -75,21 +82,22 @@ impl<R: Read> Read for Counted<R> {
 }
 
 impl Lines {
-    /// Opens a file.
+    /// Opens a file, or a folder of Parquet files.
     ///
     /// # Errors
     /// It cannot be read, or its first bytes are of a packing that is not read here.
     pub fn open(path: &Path) -> Result<Self, String> {
         let file = path.display().to_string();
-        let opened = File::open(path).map_err(|e| format!("{file}: {e}"))?;
-        let about = opened.metadata().map_err(|e| format!("{file}: {e}"))?;
-        if about.is_dir() {
-            return Err(format!("{file}: is a folder, not a log"));
+        let told = |e: std::io::Error| format!("{file}: {e}");
+        if path.is_dir() {
+            return Self::parquet(file.clone(), columns::files(path).map_err(|e| format!("{file}: {e}"))?);
         }
+        let opened = File::open(path).map_err(told)?;
+        let size = opened.metadata().map_err(told)?.len();
         let read = Arc::new(AtomicU64::new(0));
         let counted = Counted { inner: opened, read: Arc::clone(&read) };
         let mut raw = BufReader::with_capacity(READ_BYTES, counted);
-        let head = raw.fill_buf().map_err(|e| format!("{file}: {e}"))?;
+        let head = raw.fill_buf().map_err(told)?;
         let (reader, packed): (Box<dyn BufRead + Send>, _) = match head {
             [0x1f, 0x8b, ..] => {
                 (Box::new(BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(raw))), Some("gzip"))
@@ -98,16 +106,41 @@ impl Lines {
                 let zstd = ruzstd::decoding::StreamingDecoder::new(raw).map_err(|e| format!("{file}: zstd: {e}"))?;
                 (Box::new(BufReader::with_capacity(READ_BYTES, zstd)), Some("zstd"))
             }
-            [b'P', b'A', b'R', b'1', ..] => {
-                return Err(format!("{file}: is Parquet, which is not read here; export it as JSONL or CSV"));
-            }
+            [b'P', b'A', b'R', b'1', ..] => return Self::parquet(file, vec![path.to_owned()]),
+            head if head.starts_with(SQLITE) => return Self::journal(file, path.to_owned(), size),
             [b'B', b'Z', b'h', ..] => return Err(format!("{file}: is bzip2; gzip, zstd and plain text are read")),
             [0xfd, b'7', b'z', b'X', b'Z', ..] => {
                 return Err(format!("{file}: is xz; gzip, zstd and plain text are read"));
             }
             _ => (Box::new(raw), None),
         };
-        Ok(Self { reader, file, packed, next: 1, read, size: about.len() })
+        Ok(Self { reader, file, packed, next: 1, read, size })
+    }
+
+    fn journal(file: String, path: PathBuf, size: u64) -> Result<Self, String> {
+        Self::made(file, size, move |told| stream::stream(&path, told))
+    }
+
+    fn parquet(file: String, parts: Vec<PathBuf>) -> Result<Self, String> {
+        let size = parts.iter().filter_map(|p| p.metadata().ok()).map(|m| m.len()).sum();
+        Self::made(file, size, move |told| columns::lines(&parts, told))
+    }
+
+    /// Of what a thread makes into lines; it tells which share of the whole it has read.
+    fn made<P>(file: String, size: u64, produce: P) -> Result<Self, String>
+    where
+        P: FnOnce(&mut dyn FnMut(Vec<u8>, f64) -> bool) -> Result<(), String> + Send + 'static,
+    {
+        let read = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&read);
+        let blocks = Blocks::of(move |give| {
+            produce(&mut |block, share| {
+                seen.store((share * size as f64) as u64, Ordering::Relaxed);
+                give(block)
+            })
+        });
+        let reader = Box::new(BufReader::with_capacity(READ_BYTES, blocks.map_err(|e| format!("{file}: {e}"))?));
+        Ok(Self { reader, file, packed: None, next: 1, read, size })
     }
 
     /// Bytes of the file read so far, to be watched from elsewhere.

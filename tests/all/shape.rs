@@ -20,7 +20,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("engine", &["api", "lla"]),
     ("verify", &[]),
     ("policy", &["api", "classify", "energy", "verify"]),
-    ("journal", &["classify", "energy", "policy"]),
+    // Parquet in and out.
+    ("columnar", &[]),
+    ("journal", &["classify", "columnar", "energy", "policy"]),
     ("cache", &["api", "backend", "energy", "policy"]),
     ("meter", &["energy", "journal", "policy"]),
     ("gate", &[]),
@@ -28,8 +30,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("train", &["classify", "verify"]),
     ("picture", &[]),
     ("profile", &["api", "backend", "classify", "energy", "engine", "models", "picture", "policy", "tables"]),
-    // A cascade is replayed by the same check as on the live line.
-    ("replay", &["api", "classify", "energy", "picture", "policy", "predict", "tables", "verify"]),
+    // Its own journal is one of the logs that it reads; a cascade is replayed by the same check as on the live line.
+    (
+        "replay",
+        &["api", "classify", "columnar", "energy", "journal", "picture", "policy", "predict", "tables", "verify"],
+    ),
+    // Joins what the others found on one page.
+    ("report", &["journal", "picture", "profile", "replay", "tables"]),
     ("tune", &["classify", "policy", "replay", "verify"]),
     ("cluster", &["policy", "replay"]),
     ("signals", &["api", "classify", "policy", "predict", "state"]),
@@ -153,6 +160,7 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("libloading", &["lla"]),
     ("linfa", &["train"]),
     ("moka", &["cache"]),
+    ("parquet", &["columnar"]),
     ("reqwest", &["fetch", "models", "backend", "cli"]),
     ("clap", &["cli", "main"]),
     ("datafusion", &["cluster"]),

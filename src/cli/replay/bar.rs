@@ -32,7 +32,8 @@ impl Shown {
                 let lines = watch.lines.load(Ordering::Relaxed);
                 shown.set_length(watch.size.load(Ordering::Relaxed));
                 shown.set_position(watch.bytes.load(Ordering::Relaxed));
-                let rate = lines as f64 / began.elapsed().as_secs_f64().max(1e-3);
+                let own = lines.saturating_sub(watch.before.load(Ordering::Relaxed));
+                let rate = own as f64 / began.elapsed().as_secs_f64().max(1e-3);
                 shown.set_message(format!("{lines} queries, {rate:.0}/s"));
             }
         });

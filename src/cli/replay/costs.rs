@@ -1,7 +1,7 @@
 //! What the command line of a replay states about energy, prices and places.
 
 use crate::config::checked::{Energy, EnergyModel, Price};
-use crate::replay::cost::Stated;
+use crate::replay::cost::{ELECTRICITY_USD_PER_KWH, Stated};
 
 /// Assumptions about both sides' costs.
 #[derive(clap::Args, Debug)]
@@ -25,7 +25,7 @@ pub struct Costs {
     #[arg(long, num_args = 2, value_names = ["IN", "OUT"])]
     pub cloud_usd: Option<Vec<f64>>,
     /// US dollars per kWh of the local device
-    #[arg(long, value_name = "USD", default_value_t = 0.30)]
+    #[arg(long, value_name = "USD", default_value_t = ELECTRICITY_USD_PER_KWH)]
     pub electricity: f64,
     /// Country or number of g CO2e per kWh of the local device
     #[arg(long, value_name = "PLACE")]
@@ -92,7 +92,10 @@ impl Costs {
         add("--local-tokens-per-s", self.local_tokens_per_s.map(|x| x.to_string()));
         add("--cloud-params", self.cloud_params.clone());
         add("--cloud-usd", self.cloud_usd.as_deref().map(list));
-        add("--electricity", ((self.electricity - 0.30).abs() > 1e-9).then(|| self.electricity.to_string()));
+        add(
+            "--electricity",
+            ((self.electricity - ELECTRICITY_USD_PER_KWH).abs() > 1e-9).then(|| self.electricity.to_string()),
+        );
         add("--local-region", self.local_region.clone());
         add("--cloud-region", self.cloud_region.clone());
         out

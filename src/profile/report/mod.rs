@@ -122,6 +122,11 @@ impl Report {
         page::html(self)
     }
 
+    /// The page without its frame.
+    pub fn body(&self, out: &mut String) {
+        page::body(out, self);
+    }
+
     /// Writes `report.html`, `report.json`, `report.png` and a PNG of every chart; returns the files.
     ///
     /// # Errors

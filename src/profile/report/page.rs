@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::Report;
 use super::subject::Subject;
-use crate::picture::page::{begin, end, row as cells, section};
+use crate::picture::page::{begin, end, missing, row as cells, section};
 use crate::picture::svg::escaped;
 use crate::tables::Row;
 use crate::tables::show::{figure, maybe};
@@ -12,6 +12,12 @@ use crate::tables::show::{figure, maybe};
 /// The whole page.
 pub fn html(report: &Report) -> String {
     let mut out = begin("Intelligence per watt");
+    body(&mut out, report);
+    end(out)
+}
+
+/// The page without its frame, for a page of several parts.
+pub fn body(out: &mut String, report: &Report) {
     let _ = write!(
         out,
         "<p class=\"lede\">What {} answered right, and at what energy. \
@@ -21,22 +27,19 @@ pub fn html(report: &Report) -> String {
         escaped(&report.date),
         env!("CARGO_PKG_VERSION"),
     );
-    summary(&mut out, &report.subjects);
+    summary(out, &report.subjects);
     for chart in &report.charts {
-        section(&mut out, &chart.title, &chart.lede, &chart.scene);
+        section(out, &chart.title, &chart.lede, &chart.scene);
     }
-    for missing in &report.missing {
-        let _ = write!(out, "<p class=\"missing\">{}</p>", escaped(missing));
-    }
-    savings(&mut out, report);
+    report.missing.iter().for_each(|why| missing(out, why));
+    savings(out, report);
     for subject in &report.subjects {
-        details(&mut out, subject);
+        details(out, subject);
     }
-    end(out)
 }
 
 fn summary(out: &mut String, subjects: &[Subject]) {
-    out.push_str("<div class=\"wide\"><table><thead>");
+    out.push_str("<div class=\"wide about\"><table><thead>");
     let head = [
         "model",
         "device",

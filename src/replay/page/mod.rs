@@ -9,37 +9,40 @@ use std::fmt::Write;
 
 use super::outcome::{DomainFigures, Outcome, PolicyFigures};
 use super::worst::Mistake;
-use crate::picture::page::{begin, end, row, section};
+use crate::picture::page::{begin, end, missing, row, section};
 use crate::picture::svg::escaped;
 use crate::tables::show::{figure, maybe};
 
 /// The whole page. `date` is the day it was made; `text` gives the prompt of a line of the log, where texts may be shown.
 pub fn html(outcome: &Outcome, date: &str, text: &dyn Fn(u64) -> Option<String>) -> String {
     let mut out = begin("What the log would have cost");
-    headline(&mut out, outcome, date);
-    for warning in &outcome.warnings {
-        let _ = write!(out, "<p class=\"missing\">{}</p>", escaped(warning));
-    }
-    policies(&mut out, outcome);
+    body(&mut out, outcome, date, text);
+    end(out)
+}
+
+/// The page without its frame, for a page of several parts.
+pub fn body(out: &mut String, outcome: &Outcome, date: &str, text: &dyn Fn(u64) -> Option<String>) {
+    headline(out, outcome, date);
+    outcome.warnings.iter().for_each(|why| missing(out, why));
+    policies(out, outcome);
     let chosen = main(outcome);
     for (title, lede, scene) in charts::all(outcome, chosen) {
         match scene {
-            Ok(scene) => section(&mut out, title, &lede, &scene),
-            Err(why) => drop(write!(out, "<p class=\"missing\">{}</p>", escaped(&why))),
+            Ok(scene) => section(out, title, &lede, &scene),
+            Err(why) => missing(out, &why),
         }
     }
     if let Some(policy) = chosen {
-        domains(&mut out, policy);
-        confusion(&mut out, policy);
+        domains(out, policy);
+        confusion(out, policy);
         let lost = "Kept local, wrong there and right in the cloud";
-        mistakes(&mut out, lost, &policy.worst_false_local, text);
+        mistakes(out, lost, &policy.worst_false_local, text);
         let missed = "Sent to the cloud, though the local model was right";
-        mistakes(&mut out, missed, &policy.worst_false_cloud, text);
+        mistakes(out, missed, &policy.worst_false_cloud, text);
     }
-    rewards::section(&mut out, outcome);
-    parting(&mut out, outcome);
-    method(&mut out, outcome);
-    end(out)
+    rewards::section(out, outcome);
+    parting(out, outcome);
+    method(out, outcome);
 }
 
 /// The policy that the headline is about: the first named one that is no reference.
@@ -122,7 +125,7 @@ fn policies(out: &mut String, outcome: &Outcome) {
     // A column in which nothing is known only takes room.
     let shown: Vec<bool> = (0..HEAD.len()).map(|i| rows.iter().any(|r| r.get(i).is_some_and(|c| c != "-"))).collect();
     let keep = |i: usize| shown.get(i).copied().unwrap_or(true);
-    out.push_str("<h2>Policies</h2><div class=\"wide\"><table><thead>");
+    out.push_str("<h2>Policies</h2><div class=\"wide about\"><table><thead>");
     row(out, "th", HEAD.iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, cell)| *cell));
     out.push_str("</thead><tbody>");
     for cells in &rows {
