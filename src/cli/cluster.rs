@@ -7,7 +7,7 @@ use std::process::ExitCode;
 /// Arguments of `wattroute cluster`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
-  wattroute cluster scheduler --listen 0.0.0.0:50050
+  wattroute cluster scheduler --listen 0.0.0.0:50050 --host head
   wattroute cluster executor --scheduler head:50050 --listen 0.0.0.0:50051
   wattroute replay --cluster head:50050 --outcomes s3://logs/june.jsonl --weak small --strong large
 
@@ -26,6 +26,9 @@ enum Command {
         /// Address to listen on
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:50050")]
         listen: SocketAddr,
+        /// The name that executors reach it by, if it is not the address it listens on
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
         /// Seconds without a sign of life after which an executor is lost and others get its pieces
         #[arg(long, value_name = "S", default_value_t = 20)]
         timeout: u64,
@@ -72,9 +75,12 @@ pub fn run(args: Args) -> ExitCode {
         Err(e) => return super::fail(&e.to_string()),
     };
     let done = match args.command {
-        Command::Scheduler { listen, timeout } => {
+        Command::Scheduler { listen, host: None, .. } if listen.ip().is_unspecified() => {
+            return super::fail("--host: the name that executors reach this machine by is needed with this address");
+        }
+        Command::Scheduler { listen, host, timeout } => {
             eprintln!("scheduler on {listen}");
-            runtime.block_on(engine::scheduler(listen, timeout))
+            runtime.block_on(engine::scheduler(listen, host, timeout))
         }
         Command::Executor { scheduler, listen, host, cores, folder } => {
             let Some((name, Ok(port))) = scheduler.rsplit_once(':').map(|(name, port)| (name, port.parse())) else {

@@ -39,12 +39,12 @@ fn config() -> SessionConfig {
 ///
 /// # Errors
 /// The address cannot be listened on, and others of the engine's.
-pub async fn scheduler(listen: SocketAddr, timeout_s: u64) -> std::result::Result<(), String> {
+pub async fn scheduler(listen: SocketAddr, host: Option<String>, timeout_s: u64) -> std::result::Result<(), String> {
     let producer: ConfigProducer = Arc::new(config);
     let settings = SchedulerConfig {
         bind_host: listen.ip().to_string(),
         bind_port: listen.port(),
-        external_host: listen.ip().to_string(),
+        external_host: host.unwrap_or_else(|| listen.ip().to_string()),
         executor_timeout_seconds: timeout_s,
         expire_dead_executor_interval_seconds: 1,
         no_executors_grace_period_seconds: timeout_s.max(60),

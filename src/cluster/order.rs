@@ -92,25 +92,3 @@ impl Order {
         self.last_arrival = self.last_arrival.max(since);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_are_numbered_through_and_a_key_counts_once() {
-        let part = |first, lines, queries| Part { first, lines, queries, domains: vec![(0, "a".to_owned())] };
-        let survey = Survey {
-            parts: vec![
-                part((1 << 40) + 1, 2, vec![(0, 7, None), (1, 9, None)]),
-                part(3, 1, vec![(0, 8, None)]),
-                part(1, 2, vec![(0, 7, None)]),
-            ],
-        };
-        let mut pieces = [Piece { start: 0, end: 5, first: 1 }, Piece { start: 5, end: 9, first: (1 << 40) + 1 }];
-        let mut order = Order::new(u64::MAX, Names::default());
-        order.take(survey, &mut pieces);
-        assert_eq!(pieces.map(|p| p.first), [1, 4]);
-        assert_eq!((order.dropped, order.names.all, order.timed), (vec![4], vec!["a".to_owned()], false));
-    }
-}

@@ -15,6 +15,10 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::Value;
+use wattroute::cluster::lines::Piece;
+use wattroute::cluster::order::Order;
+use wattroute::cluster::sums::{Part, Survey};
+use wattroute::replay::learned::Names;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wattroute");
 /// Longest that anything here may take.
@@ -218,4 +222,21 @@ fn logs_are_read_from_a_store_and_packed() {
     let mut missing = replay("s3://logs/none.jsonl", &["--cluster", &cluster.scheduler]);
     let said = missing.envs(environment.iter().map(|(k, v)| (k, v))).output().unwrap();
     assert!(!said.status.success() && String::from_utf8_lossy(&said.stderr).contains("s3://logs/none.jsonl"));
+}
+
+#[test]
+fn pieces_are_numbered_through_and_a_key_counts_once() {
+    let part = |first, lines, queries| Part { first, lines, queries, domains: vec![(0, "a".to_owned())] };
+    let survey = Survey {
+        parts: vec![
+            part((1 << 40) + 1, 2, vec![(0, 7, None), (1, 9, None)]),
+            part(3, 1, vec![(0, 8, None)]),
+            part(1, 2, vec![(0, 7, None)]),
+        ],
+    };
+    let mut pieces = [Piece { start: 0, end: 5, first: 1 }, Piece { start: 5, end: 9, first: (1 << 40) + 1 }];
+    let mut order = Order::new(u64::MAX, Names::default());
+    order.take(survey, &mut pieces);
+    assert_eq!(pieces.map(|p| p.first), [1, 4]);
+    assert_eq!((order.dropped, order.names.all, order.timed), (vec![4], vec!["a".to_owned()], false));
 }
