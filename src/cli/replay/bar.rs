@@ -21,11 +21,21 @@ impl Shown {
     pub fn start(watch: &Arc<Watch>) -> Self {
         // Without a terminal on standard error indicatif draws nothing.
         let bar = ProgressBar::new(0);
-        if let Ok(style) = ProgressStyle::with_template("{bar:24} {bytes}/{total_bytes} {msg}, {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} a first look at the log") {
             bar.set_style(style);
         }
         let (shown, watch) = (bar.clone(), Arc::clone(watch));
         std::thread::spawn(move || {
+            while !shown.is_finished() && watch.size.load(Ordering::Relaxed) == 0 {
+                std::thread::sleep(LOOK);
+                shown.tick();
+            }
+            // Rate and time left are of the second pass alone.
+            shown.reset_elapsed();
+            shown.reset_eta();
+            if let Ok(style) = ProgressStyle::with_template("{bar:24} {bytes}/{total_bytes} {msg}, {eta} left") {
+                shown.set_style(style);
+            }
             let began = crate::clock::now();
             while !shown.is_finished() {
                 std::thread::sleep(LOOK);
