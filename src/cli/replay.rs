@@ -2,18 +2,18 @@
 
 mod bar;
 pub mod costs;
+mod keeping;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use self::bar::Shown;
 use self::costs::Costs;
+use self::keeping::{Keeping, stop_on_interrupt};
 use super::say;
 use crate::policy::{self, Policy};
-use crate::replay::checkpoint::Checkpoint;
 use crate::replay::outcome::Outcome;
 use crate::replay::page::{self, texts};
 use crate::replay::run::{self, Ask, Predictor, Request, Watch};
@@ -104,20 +104,6 @@ pub struct Args {
     piece: u64,
     #[command(flatten)]
     keeping: Keeping,
-}
-
-/// What a long replay leaves on the disk while it runs.
-#[derive(clap::Args, Debug)]
-struct Keeping {
-    /// Keep the state in a file while the log is read; it is removed when the result is written
-    #[arg(long, value_name = "FILE")]
-    checkpoint: Option<PathBuf>,
-    /// Go on from the checkpoint, if there is one: the result is what it would have been
-    #[arg(long, requires = "checkpoint")]
-    resume: bool,
-    /// Lines between two checkpoints
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, requires = "checkpoint")]
-    checkpoint_every: u64,
 }
 
 /// Who predicts.
@@ -261,8 +247,6 @@ fn request(args: &Args) -> Result<Request, String> {
         (None, None, Some(journal)) => (journal.clone(), Ask::Log { format: Some(JOURNAL.to_owned()) }),
         (None, None, None) => return Err("--outcomes, --log or --journal is needed".to_owned()),
     };
-    let Keeping { checkpoint, resume, checkpoint_every } = &args.keeping;
-    let checkpoint = checkpoint.clone().map(|path| Checkpoint { path, every: *checkpoint_every, resume: *resume });
     Ok(Request {
         file,
         ask,
@@ -277,7 +261,7 @@ fn request(args: &Args) -> Result<Request, String> {
         limit: args.limit,
         rate: args.rate,
         seats: args.seats,
-        checkpoint,
+        checkpoint: args.keeping.checkpoint(),
     })
 }
 
@@ -299,22 +283,4 @@ fn policies(names: &[String]) -> Result<Vec<Arc<Policy>>, String> {
         });
     }
     Ok(out)
-}
-
-/// An interrupt stops the reading; what was read is the result. A second one ends the program.
-fn stop_on_interrupt(watch: &Arc<Watch>) {
-    let watch = Arc::clone(watch);
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let Ok(runtime) = runtime else { return };
-        runtime.block_on(async {
-            if tokio::signal::ctrl_c().await.is_ok() {
-                watch.stop.store(true, Ordering::Relaxed);
-                eprintln!("stopping: the result will be of what was read so far (again to end at once)");
-            }
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
-        });
-    });
 }
