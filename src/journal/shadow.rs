@@ -40,6 +40,10 @@ struct Sums {
 
 /// By backend, in order of names. Shadows are few by design, so that their packed parts are read one by one.
 pub async fn sums(db: &mut SqliteConnection, filter: &Filter) -> Result<Vec<Shadows>, sqlx::Error> {
+    let known = sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'entry_2'").fetch_optional(&mut *db).await?;
+    if known.is_none() {
+        return Ok(Vec::new()); // A file of version 1 is older than shadows.
+    }
     let rows = sqlx::query(
         "SELECT backend, joules_mid, usd, rest FROM entry_2
          WHERE id >= ?1 AND arrived_ms >= ?2 AND (?3 IS NULL OR tenant = ?3) AND endpoint = 'shadow' AND backend IS NOT NULL",
@@ -47,7 +51,7 @@ pub async fn sums(db: &mut SqliteConnection, filter: &Filter) -> Result<Vec<Shad
     .bind(id_floor(filter.since_ms))
     .bind(i64::try_from(filter.since_ms).unwrap_or(i64::MAX))
     .bind(filter.tenant.clone())
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
     let mut by_backend: BTreeMap<String, Sums> = BTreeMap::new();
     for row in rows {

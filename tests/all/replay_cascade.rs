@@ -157,7 +157,7 @@ fn records_of_two_models_become_a_table_that_replays_a_cascade() {
             "checked.toml",
             "--json",
             "--local-joules-per-token",
-            "1",
+            "0.1",
             "--cloud-params",
             "1.5",
         ],
