@@ -11,7 +11,7 @@ use crate::classify::domain::DOMAINS;
 pub struct Doc {
     /// Distinct buckets.
     pub features: Vec<u32>,
-    /// Index of its domain.
+    /// Index of its domain or label.
     pub label: usize,
     /// Weight of its loss.
     pub weight: f32,
