@@ -11,16 +11,7 @@ use crate::classify::domain::{DOMAINS, Posterior};
 use crate::energy::{Basis, Joules};
 
 /// Can do everything.
-pub const ALL: Capabilities = Capabilities {
-    context: 8192,
-    tools: true,
-    images: true,
-    audio: true,
-    json: true,
-    many: true,
-    logprobs: true,
-    any_field: true,
-};
+pub const ALL: Capabilities = Capabilities { context: 8192, ..Capabilities::ANY };
 
 /// A ready candidate.
 pub fn candidate(backend: &str, p: f64, joules: Option<f64>) -> Candidate {

@@ -129,6 +129,20 @@ pub struct Capabilities {
     pub any_field: bool,
 }
 
+impl Capabilities {
+    /// Can do everything, at any length.
+    pub const ANY: Self = Self {
+        context: u32::MAX,
+        tools: true,
+        images: true,
+        audio: true,
+        json: true,
+        many: true,
+        logprobs: true,
+        any_field: true,
+    };
+}
+
 /// A predicted probability of a correct answer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Chance {

@@ -16,17 +16,6 @@ use crate::verify::{Evidence, Expected as Foreseen};
 /// Decisions kept for queries that look the same to a policy, in each of so many parts.
 const KEPT: usize = 1 << 14;
 const PARTS: usize = 16;
-/// Both sides can do what a replayed query asks.
-const ABLE: Capabilities = Capabilities {
-    context: u32::MAX,
-    tools: true,
-    images: true,
-    audio: true,
-    json: true,
-    many: true,
-    logprobs: true,
-    any_field: true,
-};
 
 /// Decisions by what a policy can tell two queries apart by. It saves time and changes nothing: `decide` is pure.
 #[derive(Default)]
@@ -105,7 +94,7 @@ pub fn signals(setup: &Setup, case: &Case, expected: &Expected, input: u32) -> S
             backend: Arc::clone(backend),
             place,
             state: State::Ready,
-            caps: ABLE,
+            caps: Capabilities::ANY,
             chance,
             joules,
             usd,

@@ -82,7 +82,7 @@ impl Unlabelled {
         }
         let side = |name: &str, place| -> Result<Outlook, String> {
             let table = tables::find(Some(Path::new(name)), name).map_err(|e| format!("{name}: {e}"))?;
-            Ok(Outlook::new(name.into(), place, ABLE, table))
+            Ok(Outlook::new(name.into(), place, Capabilities::ANY, table))
         };
         let (weak, strong) = (side(weak, Place::Local)?, side(strong, Place::Cloud)?);
         Ok(Self { kind, weak, strong, classifier: Classifier::shipped() })
@@ -150,15 +150,3 @@ impl Unlabelled {
         Ok(Some(Read { case, graded: false, by_chars: false, top: 1.0, ease: None }))
     }
 }
-
-/// Both sides can do what a replayed query asks.
-const ABLE: Capabilities = Capabilities {
-    context: u32::MAX,
-    tools: true,
-    images: true,
-    audio: true,
-    json: true,
-    many: true,
-    logprobs: true,
-    any_field: true,
-};
