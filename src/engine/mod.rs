@@ -9,6 +9,7 @@ mod answer;
 pub mod arch;
 pub mod attention;
 mod block;
+mod byte_level;
 pub mod cache;
 #[cfg(test)]
 mod caching_tests;
@@ -43,6 +44,7 @@ pub mod repack;
 mod rope;
 mod sample;
 mod scratch;
+mod sentence_piece;
 mod sequence;
 mod stop;
 pub mod template;
@@ -127,7 +129,7 @@ impl Engine {
             .name(format!("engine {}", spec.name))
             .spawn(move || worker.run())
             .map_err(|e| EngineError::Load(format!("the engine's thread did not start: {e}")))?;
-        let bos = vocabulary.bos.filter(|_| vocabulary.add_bos);
+        let bos = vocabulary.opening();
         Ok(Self { name: spec.name.clone(), tokenizer, template, bos, context, queue, report })
     }
 

@@ -7,7 +7,7 @@
 use crate::api::query::Message;
 use crate::engine::tokenizer::{Tokenizer, TooLong};
 use crate::engine::types::EngineError;
-use crate::engine::vocabulary::{Vocabulary, clip};
+use crate::engine::vocabulary::{Turns, Vocabulary, clip};
 
 /// A template whose marks were found in a model's vocabulary.
 #[derive(Debug)]
@@ -27,12 +27,16 @@ enum Marks {
     Llama3 { begin: Option<u32>, start: u32, header_end: u32, end: u32 },
     /// `<start_of_turn>role\ntext<end_of_turn>\n`; the assistant is `model`, and a system message opens the next user turn.
     Gemma { begin: Option<u32>, start: u32, end: u32 },
+    /// `<|role|>\ntext</s>\n`, where only `</s>` is a token. As with `Plain`, a message can pose as a turn.
+    Zephyr { begin: Option<u32>, end: u32 },
+    /// `[INST] text [/INST] answer</s>`; a system message opens the next user turn. `[INST]` is a token in some vocabularies.
+    Inst { begin: Option<u32>, marks: Option<[u32; 2]>, end: u32 },
     /// `User: text\n\nAssistant: text\n\n`
     Plain,
 }
 
 /// Names that a configuration may use.
-pub const NAMES: [&str; 7] = ["smollm2", "qwen2.5", "qwen3", "chatml", "llama3", "gemma", "plain"];
+pub const NAMES: [&str; 9] = ["smollm2", "qwen2.5", "qwen3", "chatml", "llama3", "gemma", "zephyr", "mistral", "plain"];
 
 const SMOLLM2_SYSTEM: &str = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
 const QWEN25_SYSTEM: &str = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.";
@@ -72,6 +76,12 @@ impl Template {
                 let begin = tokenizer.special("<bos>").or(vocabulary.bos);
                 (Marks::Gemma { begin, start: mark("<start_of_turn>")?, end: mark("<end_of_turn>")? }, None)
             }
+            "zephyr" => (Marks::Zephyr { begin: vocabulary.opening(), end: mark("</s>")? }, None),
+            "mistral" => {
+                let marks =
+                    tokenizer.special("[INST]").zip(tokenizer.special("[/INST]")).map(|(open, close)| [open, close]);
+                (Marks::Inst { begin: vocabulary.opening(), marks, end: mark("</s>")? }, None)
+            }
             _ => {
                 let thought = if name == "qwen3" { Some([mark("<think>")?, mark("</think>")?]) } else { None };
                 let system = match name {
@@ -93,7 +103,11 @@ impl Template {
     /// The conversation as ids, ending where the assistant's turn begins.
     pub fn render(&self, tokenizer: &Tokenizer, messages: &[Message], limit: usize) -> Result<Vec<u32>, TooLong> {
         let mut ids = Ids { tokenizer, limit, ids: Vec::new(), text: String::new(), held: String::new() };
-        if let Marks::Llama3 { begin: Some(begin), .. } | Marks::Gemma { begin: Some(begin), .. } = self.marks {
+        if let Marks::Llama3 { begin: Some(begin), .. }
+        | Marks::Gemma { begin: Some(begin), .. }
+        | Marks::Zephyr { begin: Some(begin), .. }
+        | Marks::Inst { begin: Some(begin), .. } = self.marks
+        {
             ids.mark(begin)?;
         }
         let starts_with_system = messages.first().is_some_and(|m| role(&m.role) == "system");
@@ -126,6 +140,15 @@ impl Template {
                 }
             }
             Marks::Gemma { start, end, .. } => gemma(ids, [start, end], role, text)?,
+            Marks::Inst { marks, end, .. } => inst(ids, marks, end, role, text)?,
+            Marks::Zephyr { end, .. } => {
+                ids.text(&["<|", role, "|>\n"]);
+                if let Some(text) = text {
+                    ids.text(&[text]);
+                    ids.mark(end)?;
+                    ids.text(&["\n"]);
+                }
+            }
             Marks::Llama3 { start, header_end, end, .. } => {
                 ids.mark(start)?;
                 ids.text(&[role]);
@@ -170,6 +193,33 @@ fn gemma(ids: &mut Ids<'_>, [start, end]: [u32; 2], role: &str, text: Option<&st
     Ok(())
 }
 
+/// One turn of the Mistral family: a user's text is between marks, an answer has only its end.
+fn inst(ids: &mut Ids<'_>, marks: Option<[u32; 2]>, end: u32, role: &str, text: Option<&str>) -> Result<(), TooLong> {
+    let Some(text) = text else { return Ok(()) };
+    match (role, marks) {
+        ("system", _) => {
+            ids.held.push_str(text.trim());
+            ids.held.push_str("\n\n");
+        }
+        ("assistant", _) => {
+            // Behind a token, SentencePiece puts the blank itself and byte-level vocabularies of this family have none.
+            ids.text(&[if marks.is_some() { "" } else { " " }, text.trim()]);
+            ids.mark(end)?;
+        }
+        (_, Some([open, close])) => {
+            let held = std::mem::take(&mut ids.held);
+            ids.mark(open)?;
+            ids.text(&[&held, text.trim()]);
+            ids.mark(close)?;
+        }
+        (_, None) => {
+            let held = std::mem::take(&mut ids.held);
+            ids.text(&["[INST] ", &held, text.trim(), " [/INST]"]);
+        }
+    }
+    Ok(())
+}
+
 /// Tokens that end an answer: those the file names and those its family uses.
 pub fn ends(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> Vec<u32> {
     let mut ends: Vec<u32> = ENDS.iter().filter_map(|mark| tokenizer.special(mark)).collect();
@@ -196,7 +246,14 @@ fn fitting(vocabulary: &Vocabulary, tokenizer: &Tokenizer) -> &'static str {
     if has("<start_of_turn>") && has("<end_of_turn>") {
         return "gemma";
     }
-    if has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>") { "llama3" } else { "plain" }
+    if has("<|start_header_id|>") && has("<|end_header_id|>") && has("<|eot_id|>") {
+        return "llama3";
+    }
+    match vocabulary.turns.filter(|_| has("</s>")) {
+        Some(Turns::User) => "zephyr",
+        Some(Turns::Inst) => "mistral",
+        None => "plain",
+    }
 }
 
 /// Only three roles exist between the marks, so that a role's name cannot carry text of its own.
@@ -240,7 +297,7 @@ impl Ids<'_> {
 mod tests {
     use super::*;
     use crate::engine::tiny::byte_char;
-    use crate::engine::vocabulary::TokenKind;
+    use crate::engine::vocabulary::{TokenKind, Way};
 
     /// One token per byte, then marks.
     fn made(architecture: &str, marks: &[&str], thinking_switch: bool) -> (Vocabulary, Tokenizer) {
@@ -252,12 +309,13 @@ mod tests {
             architecture: architecture.into(),
             tokens,
             kinds,
-            merges: Vec::new(),
+            way: Way::ByteLevel { merges: Vec::new() },
             bos: None,
             ends: Vec::new(),
             add_bos: false,
             template_hash: None,
             thinking_switch,
+            turns: None,
         };
         let tokenizer = Tokenizer::new(&vocabulary).unwrap();
         (vocabulary, tokenizer)
@@ -290,6 +348,23 @@ mod tests {
         );
         let without = made("qwen3", &CHATML, false);
         assert!(rendered("chatml", &without, &said).ends_with("<|im_start|>assistant\n"));
+    }
+
+    #[test]
+    fn turns_that_only_the_files_template_tells_of_are_written_as_text() {
+        let said = [("system", "Be brief."), ("user", " Hi "), ("assistant", "Yes."), ("user", "More")];
+        let mut model = made("llama", &["<s>", "</s>"], false);
+        assert_eq!(rendered("plain", &model, &said[1..2]), "User:  Hi \n\nAssistant:");
+        (model.0.turns, model.0.bos, model.0.add_bos) = (Some(Turns::User), Some(256), true);
+        assert_eq!(
+            rendered("zephyr", &model, &said),
+            "<s><|system|>\nBe brief.</s>\n<|user|>\n Hi </s>\n<|assistant|>\nYes.</s>\n<|user|>\nMore</s>\n<|assistant|>\n"
+        );
+        model.0.turns = Some(Turns::Inst);
+        assert_eq!(rendered("mistral", &model, &said), "<s>[INST] Be brief.\n\nHi [/INST] Yes.</s>[INST] More [/INST]");
+        let mut model = made("llama", &["<s>", "</s>", "[INST]", "[/INST]"], false);
+        model.0.turns = Some(Turns::Inst);
+        assert_eq!(rendered("mistral", &model, &said[1..]), "[INST]Hi[/INST]Yes.</s>[INST]More[/INST]");
     }
 
     #[test]

@@ -1,29 +1,29 @@
 //! Text to token ids and back, from the tables of a GGUF file.
 //!
-//! Invariant: [`Tokenizer::encode`] never yields a control or user-defined token, whatever the text says: those are not in
+//! Invariant: [`Tokenizer::encode`] never yields a control token or a mark, whatever the text says: those are not in
 //! the vocabulary that the merges work on, and only a template places them by id. Sits between template and model.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::str;
 
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::normalizers::NFC;
-use tokenizers::utils::SysRegex;
-use tokenizers::{Model as _, NormalizedString, Normalizer as _};
-
+use crate::engine::byte_level::{ByteLevel, alphabet};
+use crate::engine::sentence_piece::{BLANK, SentencePiece};
 use crate::engine::types::EngineError;
-use crate::engine::vocabulary::{TokenKind, Vocabulary, clip};
+use crate::engine::vocabulary::{TokenKind, Vocabulary, Way};
 
-/// Byte-level BPE with the pre-tokenizer that the file names.
+/// What turns text into ids and ids into bytes.
 pub struct Tokenizer {
-    bpe: BPE,
-    pre: Pre,
+    encoder: Encoder,
     /// Bytes of every token, end to end; token `i` is `ends[i - 1]..ends[i]`.
     bytes: Vec<u8>,
     ends: Vec<usize>,
     kinds: Vec<TokenKind>,
     specials: HashMap<String, u32>,
-    alphabet: [char; 256],
+}
+
+enum Encoder {
+    ByteLevel(Box<ByteLevel>),
+    SentencePiece(SentencePiece),
 }
 
 /// The limit of [`Tokenizer::encode`] was reached.
@@ -33,51 +33,41 @@ pub struct TooLong;
 impl Tokenizer {
     /// Builds the tables; refuses a pre-tokenizer that it does not know rather than splitting text wrongly.
     pub fn new(vocabulary: &Vocabulary) -> Result<Self, EngineError> {
-        let pre = Pre::named(&vocabulary.pre)?;
-        let alphabet = alphabet();
-        let letters: HashMap<char, u8> = alphabet.iter().zip(0_u8..=255).map(|(c, b)| (*c, b)).collect();
-        let mut mergeable = Vec::with_capacity(vocabulary.tokens.len());
         let mut specials = HashMap::new();
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(vocabulary.tokens.len()));
+        let spelling = Spelling::of(&vocabulary.way);
         for ((id, token), kind) in (0_u32..).zip(&vocabulary.tokens).zip(&vocabulary.kinds) {
             match kind {
-                TokenKind::Normal => {
-                    mergeable.push((token.clone(), id));
-                    for c in token.chars() {
-                        match letters.get(&c) {
-                            Some(byte) => bytes.push(*byte),
-                            None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-                        }
-                    }
-                }
+                TokenKind::Normal => spelling.push(token, &mut bytes),
+                TokenKind::Byte => bytes.extend(vocabulary.byte(id)),
                 TokenKind::Control | TokenKind::UserDefined => {
-                    specials.entry(token.clone()).or_insert(id);
-                    bytes.extend_from_slice(token.as_bytes());
+                    bytes.extend_from_slice(token.replace(BLANK, " ").as_bytes())
                 }
                 TokenKind::Unused => {}
             }
+            if matches!(kind, TokenKind::Control | TokenKind::UserDefined) {
+                specials.entry(token.clone()).or_insert(id);
+            }
             ends.push(bytes.len());
         }
-        let merges = usable(vocabulary, &mergeable);
-        let bpe = BPE::builder()
-            .vocab_and_merges(mergeable.into_iter().collect::<Vocab>(), merges)
-            .ignore_merges(pre.whole_words)
-            .build()
-            .map_err(|_| {
-                EngineError::Load("the model file's merge table is broken: fetch the file again".to_owned())
-            })?;
-        Ok(Self { bpe, pre, bytes, ends, kinds: vocabulary.kinds.clone(), specials, alphabet })
+        let encoder = match &vocabulary.way {
+            Way::ByteLevel { merges } => {
+                let ordinary = vocabulary.of(TokenKind::Normal).map(|(id, token)| (token.to_owned(), id)).collect();
+                Encoder::ByteLevel(Box::new(ByteLevel::new(&vocabulary.pre, ordinary, merges)?))
+            }
+            Way::SentencePiece { scores, space_prefix } => {
+                Encoder::SentencePiece(SentencePiece::new(vocabulary, scores, *space_prefix))
+            }
+        };
+        Ok(Self { encoder, bytes, ends, kinds: vocabulary.kinds.clone(), specials })
     }
 
     /// Appends the ids of plain text; stops with [`TooLong`] once `out` holds more than `limit`.
     pub fn encode(&self, text: &str, limit: usize, out: &mut Vec<u32>) -> Result<(), TooLong> {
-        if self.pre.nfc && !text.is_ascii() {
-            let mut normal = NormalizedString::from(text);
-            if NFC.normalize(&mut normal).is_ok() {
-                return self.pieces(normal.get(), limit, out);
-            }
+        match &self.encoder {
+            Encoder::ByteLevel(it) => it.encode(text, limit, out),
+            Encoder::SentencePiece(it) => it.encode(text, limit, out),
         }
-        self.pieces(text, limit, out)
     }
 
     /// The id of a control or user-defined token by its exact text.
@@ -99,103 +89,39 @@ impl Tokenizer {
     pub fn size(&self) -> usize {
         self.ends.len()
     }
+}
 
-    fn pieces(&self, text: &str, limit: usize, out: &mut Vec<u32>) -> Result<(), TooLong> {
-        if !self.pre.digits_alone {
-            return self.words(text, limit, out);
-        }
-        let mut rest = text;
-        while let Some((at, digit)) = rest.char_indices().find(|(_, c)| c.is_numeric()) {
-            let (before, from) = rest.split_at(at);
-            let (number, after) = from.split_at(digit.len_utf8());
-            self.words(before, limit, out)?;
-            self.word(number, limit, out)?;
-            rest = after;
-        }
-        self.words(rest, limit, out)
-    }
+/// How a token of the file's table is written.
+enum Spelling {
+    /// A printable stand-in for each byte.
+    Letters(HashMap<char, u8>),
+    /// As it is, but for the mark of a blank.
+    Blanks,
+}
 
-    fn words(&self, text: &str, limit: usize, out: &mut Vec<u32>) -> Result<(), TooLong> {
-        let mut done = 0;
-        for (start, end) in self.pre.regex.find_iter(text) {
-            // The patterns cover all text; a gap would only come from a match that ran into the engine's own limits.
-            for (from, to) in [(done, start), (start, end)] {
-                self.word(text.get(from..to).unwrap_or_default(), limit, out)?;
+impl Spelling {
+    fn of(way: &Way) -> Self {
+        match way {
+            Way::ByteLevel { .. } => {
+                Self::Letters(alphabet().iter().zip(0_u8..=255).map(|(letter, byte)| (*letter, byte)).collect())
             }
-            done = end;
+            Way::SentencePiece { .. } => Self::Blanks,
         }
-        self.word(text.get(done..).unwrap_or_default(), limit, out)
     }
 
-    fn word(&self, word: &str, limit: usize, out: &mut Vec<u32>) -> Result<(), TooLong> {
-        if word.is_empty() {
-            return Ok(());
-        }
-        let spelled: String = word.bytes().filter_map(|b| self.alphabet.get(usize::from(b))).collect();
-        if let Ok(tokens) = self.bpe.tokenize(&spelled) {
-            out.extend(tokens.into_iter().map(|token| token.id));
-        }
-        if out.len() > limit { Err(TooLong) } else { Ok(()) }
-    }
-}
-
-/// Merges whose three parts are ordinary tokens: a file cannot make a control token out of typed text by a merge.
-fn usable(vocabulary: &Vocabulary, mergeable: &[(String, u32)]) -> Vec<(String, String)> {
-    let known: HashSet<&str> = mergeable.iter().map(|(token, _)| token.as_str()).collect();
-    let fine = |(left, right): &&(String, String)| {
-        known.contains(left.as_str())
-            && known.contains(right.as_str())
-            && known.contains(format!("{left}{right}").as_str())
-    };
-    vocabulary.merges.iter().filter(fine).cloned().collect()
-}
-
-/// How text is cut before the merges; each is the rule that the models of that name were trained with.
-struct Pre {
-    regex: SysRegex,
-    digits_alone: bool,
-    whole_words: bool,
-    nfc: bool,
-}
-
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-impl Pre {
-    fn named(name: &str) -> Result<Self, EngineError> {
-        let (pattern, digits_alone, whole_words, nfc) = match name {
-            "smollm" | "starcoder" | "refact" | "command-r" => (GPT2, true, false, false),
-            "default" | "gpt-2" => (GPT2, false, false, false),
-            "qwen2" => (QWEN2, false, false, true),
-            "llama-bpe" | "llama3" | "llama-v3" => (LLAMA3, false, true, false),
-            _ => {
-                return Err(EngineError::Load(format!(
-                    "the model file's pre-tokenizer \"{}\" is not supported (supported: smollm, starcoder, gpt-2, qwen2, llama-bpe)",
-                    clip(name)
-                )));
+    fn push(&self, token: &str, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Blanks => bytes.extend_from_slice(token.replace(BLANK, " ").as_bytes()),
+            Self::Letters(letters) => {
+                for c in token.chars() {
+                    match letters.get(&c) {
+                        Some(byte) => bytes.push(*byte),
+                        None => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                    }
+                }
             }
-        };
-        let regex = SysRegex::new(pattern).map_err(|e| EngineError::Load(format!("pre-tokenizer {name}: {e}")))?;
-        Ok(Self { regex, digits_alone, whole_words, nfc })
+        }
     }
-}
-
-/// GPT-2's printable stand-in for every byte: itself where printable, else the next code point from 256 on.
-fn alphabet() -> [char; 256] {
-    let mut next = 256_u32;
-    let mut letters = ['\0'; 256];
-    for (byte, letter) in (0_u8..=255).zip(letters.iter_mut()) {
-        *letter = match byte {
-            b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte),
-            _ => {
-                next += 1;
-                char::from_u32(next - 1).unwrap_or(char::REPLACEMENT_CHARACTER)
-            }
-        };
-    }
-    letters
 }
 
 /// Bytes in, whole characters out: a character split over tokens waits for its rest.
@@ -246,14 +172,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn every_byte_has_its_own_letter() {
-        let letters: std::collections::HashSet<char> = alphabet().into_iter().collect();
-        assert_eq!(letters.len(), 256);
-        assert_eq!(alphabet()[usize::from(b' ')], 'Ġ');
-        assert_eq!(alphabet()[usize::from(b'\n')], 'Ċ');
-    }
 
     #[test]
     fn broken_bytes_become_replacement_characters_and_nothing_is_lost() {
