@@ -15,8 +15,8 @@ use hyper::body::Incoming;
 use serde_json::json;
 
 use crate::backend::retry::Budget;
+use crate::bandit::Bandit;
 use crate::cache::Cache;
-use crate::classify::Classifier;
 use crate::clock;
 use crate::config::checked::{Energy, Limits};
 use crate::config::{self, Config};
@@ -47,8 +47,8 @@ pub struct App {
     pub journal: Journal,
     /// What traffic teaches about the tables.
     learning: Arc<Learning>,
-    /// Text to domains.
-    pub classifier: Arc<Classifier>,
+    /// What judged answers teach policies that learn from them.
+    pub bandit: Arc<Bandit>,
     /// Extra attempts that fall-backs may make.
     pub budget: Mutex<Budget>,
     /// Where conversations were answered last.
@@ -97,14 +97,19 @@ impl App {
         meter::install();
         let learning = Arc::new(Learning::open(&state.config));
         learning.attach(&state);
-        let learner = Arc::clone(&learning);
-        let tap: Tap = Box::new(move |record| learner.take(record));
+        let journal = Some(state.config.journal.path.as_path()).filter(|_| state.config.journal.enabled);
+        let bandit = Arc::new(Bandit::open(journal));
+        let taught = (Arc::clone(&learning), Arc::clone(&bandit));
+        let tap: Tap = Box::new(move |record| {
+            taught.0.take(record);
+            taught.1.take(record);
+        });
         let app = Arc::new(Self {
             gate,
             cache: Cache::new(&state.config.cache),
             journal: Journal::open_with(&state.config.journal, Some(tap)),
             learning,
-            classifier: Classifier::shipped(),
+            bandit,
             budget: Mutex::new(Budget::new(clock::now())),
             sticky: Sticky::default(),
             shadows: Shadows::default(),
@@ -192,6 +197,12 @@ impl App {
             }),
         );
         pages.insert("/admin/learned", Box::new(move || learned.learning.facts()));
+        let [shown, frozen, thawed, back] = [0; 4].map(|_| Arc::clone(&journal.bandit));
+        pages.insert("/admin/bandit", Box::new(move || shown.facts()));
+        let mut actions: BTreeMap<&'static str, Page> = BTreeMap::new();
+        actions.insert("/admin/bandit/freeze", Box::new(move || frozen.freeze(true)));
+        actions.insert("/admin/bandit/thaw", Box::new(move || thawed.freeze(false)));
+        actions.insert("/admin/bandit/rollback", Box::new(move || back.roll_back()));
         pages.insert("/admin/journal", Box::new(move || json!(journal.journal.health())));
         Admin {
             metrics: Box::new(move || {
@@ -203,6 +214,7 @@ impl App {
             }),
             ready: Box::new(move || ready.readiness()),
             pages,
+            actions,
             loopback,
         }
     }
@@ -259,6 +271,7 @@ impl Running {
         }
         self.app.journal.flush().await;
         self.app.learning.keep();
+        self.app.bandit.keep();
         self.watching.begin();
         admin.ended().await;
     }

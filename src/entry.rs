@@ -106,6 +106,8 @@ impl Entry {
         r.reason = Arc::clone(&decision.reason);
         r.alternatives = Arc::clone(&decision.alternatives);
         r.quality_change = decision.chosen.and_then(|index| quality_change(decision, index));
+        r.tier = decision.tier;
+        r.router_joules = Some(decision.router_joules).filter(|joules| *joules > 0.0);
         r.overhead_us = clock::now().duration_since(self.arrived).as_secs_f64() * 1e6;
         self.posterior = decision.posterior;
         self.baseline = decision.baseline.and_then(|index| state.backends.get(index)).cloned();
@@ -147,26 +149,27 @@ impl Entry {
             return (self.record.joules.unwrap_or(Joules::UNKNOWN), self.record.saved);
         }
         let joules = |i: usize| decision.alternatives.get(i).map_or(Joules::UNKNOWN, |a| a.joules);
+        let total = self.with_rest(joules(index));
         if self.record.verdict != Some("escalated") {
-            return (joules(index), decision.saved);
+            return (total, decision.saved);
         }
-        let total = self.with_waste(joules(index));
         let own = if decision.baseline == Some(index) { self.lost() } else { Saved::default() };
         (total, decision.baseline.filter(|b| *b != index).map_or(own, |b| saved(joules(b), total)))
     }
 
-    /// An answer's joules with those of what was thrown away for it.
-    fn with_waste(&self, own: Joules) -> Joules {
-        match self.wasted {
-            Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
-            Some(_) => own,
-            None => Joules::UNKNOWN,
-        }
+    /// An answer's joules with those of what was thrown away for it and of classifying its query.
+    fn with_rest(&self, own: Joules) -> Joules {
+        self.rest().map_or(Joules::UNKNOWN, |rest| with(own, rest))
     }
 
-    /// What is saved where the baseline itself answers: nothing, and what was thrown away before is lost.
+    /// What was spent beside the answer itself; none where that is not known.
+    fn rest(&self) -> Option<f64> {
+        self.wasted.map(|wasted| wasted + self.record.router_joules.unwrap_or(0.0))
+    }
+
+    /// What is saved where the baseline itself answers: nothing, and what was spent beside its answer is lost.
     fn lost(&self) -> Saved {
-        let lost = self.wasted.filter(|w| *w > 0.0).map(|w| -w);
+        let lost = self.rest().filter(|rest| *rest > 0.0).map(|rest| -rest);
         Saved { low: lost, mid: lost, high: lost }
     }
 
@@ -212,8 +215,9 @@ impl Entry {
         let (Some(backend), Some(output)) = (&self.answering, usage.output) else { return };
         let (input, output) = (f64::from(input), f64::from(output));
         let own = backend.outlook.joules(&self.posterior, input, output);
-        self.own = own;
-        let total = self.with_waste(own);
+        // A repeat saves the classifying too.
+        self.own = with(own, self.record.router_joules.unwrap_or(0.0));
+        let total = self.with_rest(own);
         let saved = match &self.baseline {
             Some(baseline) if baseline.config.name == backend.config.name => self.lost(),
             Some(baseline) => saved(baseline.outlook.joules(&self.posterior, input, output), total),
@@ -225,6 +229,11 @@ impl Entry {
         r.joules = Some(total);
         (r.usd, r.saved) = (usd, saved);
     }
+}
+
+/// Joules with so many more, which do not change where the figure comes from.
+fn with(own: Joules, more: f64) -> Joules {
+    if more > 0.0 { own.plus(Joules::range(more, more, more, own.basis)) } else { own }
 }
 
 /// Baseline minus spent. Low is the least that was saved: the cheapest baseline against the dearest answer.

@@ -52,7 +52,10 @@ pub async fn take(app: &App, parts: &Parts, incoming: Incoming, conn: Conn) -> R
     let decided_ms = feedback::unix_ms(decision).ok_or_else(unknown)?;
     loop {
         match app.journal.feedback(decision, &seat.tenant, score).await {
-            Fate::Kept => return Ok(told(decision, score)),
+            Fate::Kept => {
+                app.bandit.scored(&decision.to_string(), score);
+                return Ok(told(decision, score));
+            }
             Fate::Refused => {
                 let message = "feedback cannot be kept now: the journal is off, or does not keep up";
                 return Err(Fault::new(Kind::Overloaded, message).retry_after(YOUNG));

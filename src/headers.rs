@@ -20,6 +20,7 @@ const POLICY: HeaderName = HeaderName::from_static("x-wattroute-policy");
 const JOULES: HeaderName = HeaderName::from_static("x-wattroute-joules");
 const SAVED: HeaderName = HeaderName::from_static("x-wattroute-saved-joules");
 const DECISION: HeaderName = HeaderName::from_static("x-wattroute-decision-id");
+const TIER: HeaderName = HeaderName::from_static("x-wattroute-tier");
 const OVERHEAD: HeaderName = HeaderName::from_static("x-wattroute-overhead-us");
 /// Longest request id that is echoed; longer ones are replaced.
 const ID_BYTES: usize = 128;
@@ -74,6 +75,9 @@ pub fn tell(headers: &mut HeaderMap, told: &Told<'_>) {
         headers.insert(PLACE, HeaderValue::from_static(answering.place.name()));
     }
     headers.insert(DOMAIN, HeaderValue::from_static(told.decision.domain.name()));
+    if let Some(tier) = told.decision.tier {
+        headers.insert(TIER, HeaderValue::from_static(tier));
+    }
     set(headers, REASON, told.reason);
     set(headers, POLICY, &told.decision.policy);
     set(headers, JOULES, &joules(told.joules));

@@ -38,7 +38,7 @@
 //!
 //! # Reading order
 //!
-//! [`path`], then [`fault`], [`api`], [`signals`], [`policy`], [`backend`], [`relay`], [`journal`]; then what feeds them:
+//! [`path`], then [`fault`], [`api`], [`domains`], [`signals`], [`policy`], [`backend`], [`relay`], [`journal`]; then what feeds them:
 //! [`classify`], [`tables`], [`predict`], [`energy`], [`engine`], [`lla`]; then [`replay`]; then the rim: [`edge`], [`gate`], [`config`],
 //! [`app`], [`cli`].
 
@@ -46,6 +46,7 @@ pub mod api;
 pub mod app;
 pub mod asking;
 pub mod backend;
+pub mod bandit;
 pub mod cache;
 pub mod classify;
 pub mod cli;
@@ -54,6 +55,7 @@ pub mod clock;
 pub mod cluster;
 pub mod columnar;
 pub mod config;
+pub mod domains;
 pub mod edge;
 pub mod energy;
 pub mod engine;

@@ -8,7 +8,8 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "train")]
 use wattroute::cli::train;
 use wattroute::cli::{
-    ask, check, classify, cluster, energy, explain, journal, models, profile, replay, report, serve, tables, tune,
+    ask, bandit, check, classify, cluster, energy, explain, journal, models, profile, replay, report, serve, tables,
+    tune,
 };
 
 #[global_allocator]
@@ -65,6 +66,8 @@ enum Command {
     Report(report::Args),
     /// Search a policy's numbers on a log, and write a new policy file where they hold up
     Tune(Box<tune::Args>),
+    /// What judged answers taught policies that learn, and how to stop it or take it back
+    Bandit(bandit::BanditArgs),
     /// What was decided, used and saved
     Journal(journal::JournalArgs),
 }
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Command::Cluster(args) => cluster::run(&args),
         Command::Report(args) => report::run(config, &args),
         Command::Tune(args) => tune::run(&args),
+        Command::Bandit(args) => bandit::run(config, &args),
         Command::Journal(args) => journal::run(config, &args),
     }
 }

@@ -82,9 +82,9 @@ async fn answer(
     if let Some(hit) = key.and_then(|key| found(app, &key)) {
         return Ok(cached(&hit, &query, entry, seat));
     }
-    let mut signals = signals::of(&state, &app.classifier, &query, &choice.pin, private); // classify, predict
+    let (mut signals, sorted) = signals::of(&state, (&query, &seat.tenant), &choice.pin, private).await; // classify, predict
     let conversation = remembered(app, &choice.policy, (&query, &seat.tenant), &mut signals);
-    let decision = choice.policy.decide(&signals); // pure: no await, no IO, no clock
+    let decision = choice.policy.decide(&signals).charged(sorted.joules, sorted.tier); // pure: no await, no IO, no clock
     let decision_id = clock::id().to_string();
     entry.decided(&decision, decision_id.clone(), &state);
     let overhead_us = entry.record.overhead_us;
@@ -117,8 +117,10 @@ async fn answer(
     }))
 }
 
-/// Who answered this conversation last, if the policy wants to know; and its key, to remember who does now.
+/// What was learned from judged answers, and who answered this conversation last, if the policy wants to know; and the
+/// conversation's key, to remember who answers now.
 fn remembered(app: &App, policy: &Policy, (query, tenant): (&Query, &str), signals: &mut Signals) -> Option<u64> {
+    app.bandit.inform(policy, signals);
     let sticky = policy.sticky?;
     let key = query.conversation(sticky.user, sticky.prefix, tenant)?;
     signals.last = app.sticky.last(key, clock::now(), sticky.keep);

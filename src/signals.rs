@@ -1,17 +1,22 @@
 //! Query and machine to what a policy may look at: classify, predict, and the state of every backend.
 
 use crate::api::query::Query;
-use crate::classify::Classifier;
-use crate::classify::domain::Posterior;
+use crate::domains::Sorted;
 use crate::policy::types::{Pin, Signals, State as Ready};
 use crate::predict::Sight;
 use crate::predict::success::Read;
 use crate::state::State;
 
-/// Everything the policy may look at for one query.
-pub fn of(state: &State, classifier: &Classifier, query: &Query, pin: &Pin, private: bool) -> Signals {
+/// Everything the policy may look at for one query of a tenant's, and how it was classified. Waits for the sentence encoder
+/// at most, within its budget, and only where the configuration has one.
+pub async fn of(state: &State, (query, tenant): (&Query, &str), pin: &Pin, private: bool) -> (Signals, Sorted) {
     let classify = *pin == Pin::None || state.config.policy.classify_pinned;
-    let posterior = if classify { classifier.posterior(&query.text) } else { Posterior::none() };
+    let sorted = if classify { state.domains.sort(&query.text, tenant).await } else { Sorted::nothing() };
+    (seen(state, &sorted, query, pin, private), sorted)
+}
+
+fn seen(state: &State, sorted: &Sorted, query: &Query, pin: &Pin, private: bool) -> Signals {
+    let posterior = sorted.posterior;
     let (input, max_output) = (query.input_tokens, query.sampling.max_tokens);
     let read = state.backends.iter().any(|b| b.outlook.success.is_some()).then(|| Read::of(&query.text));
     let sight = Sight { posterior: &posterior, read: read.as_ref() };

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::config::checked;
+use crate::domains::Domains;
 use crate::fault::{Fault, Kind};
 use crate::policy::cascade::pays;
 use crate::policy::types::Pin;
@@ -20,6 +21,8 @@ pub struct State {
     pub config: Config,
     /// Backends in file order.
     pub backends: Vec<Arc<Backend>>,
+    /// Text to domains.
+    pub domains: Arc<Domains>,
     /// The policy of `auto`.
     policy: Arc<Policy>,
     /// Policies of the presets.
@@ -40,7 +43,8 @@ impl State {
     /// Loads tables, policies and models. Models that `before` has loaded for the same settings are kept.
     ///
     /// # Errors
-    /// A policy or table that cannot be used. A model that cannot be used only switches its backend off.
+    /// A policy, table or classifier that cannot be used. A model that cannot be used only switches its backend off, and a
+    /// missing sentence encoder its tier.
     pub fn build(config: Config, before: Option<&Self>) -> Result<Self, String> {
         let folder = config.policy.folder.as_deref();
         let policy = load(&config.policy.default, folder)?;
@@ -53,11 +57,18 @@ impl State {
             let same = before.and_then(|s| s.backends.iter().find(|b| b.config.name == backend.name));
             backends.push(Arc::new(Backend::new(backend, &config.energy, same.map(Arc::as_ref))?));
         }
+        let domains = match before.filter(|s| s.config.classify == config.classify) {
+            Some(same) => Arc::clone(&same.domains),
+            None => Arc::new(Domains::load(&config.classify, config.energy.cpu_tdp_w).map_err(|p| p.to_string())?),
+        };
+        if let Some(problem) = domains.lacks() {
+            tracing::warn!(why = %problem, "texts are classified by the fast tier alone");
+        }
         for policy in std::iter::once(&policy).chain(presets.values()) {
             warn_of(policy, &backends);
         }
         let generation = before.map_or(0, |s| s.generation + 1);
-        Ok(Self { generation, config, backends, policy, presets })
+        Ok(Self { generation, config, backends, domains, policy, presets })
     }
 
     /// What a client's model name means: `auto`, `auto:PRESET`, `local/NAME`, `cloud/NAME`, an alias. A policy asked for in

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use crate::classify::Classifier;
 use crate::config::attention::Attention;
 use crate::config::checked::{Backend, EnergyModel, Kind};
 use crate::config::schema::quoted;
 use crate::config::{self, Config, Problem, Problems};
+use crate::domains::Domains;
 use crate::journal::JournalError;
 use crate::journal::stats::{Filter, stats};
 use crate::models::{self, Store};
@@ -52,6 +52,8 @@ struct Report {
     /// Client keys; 0 is open.
     keys: usize,
     backends: Vec<Line>,
+    /// What sorts queries into domains.
+    classify: Option<String>,
     policy: Option<String>,
     /// What a policy's cascade costs at most, and warnings of one that cannot pay.
     cascades: Vec<Paying>,
@@ -191,7 +193,12 @@ fn table_of(backend: &Backend, at: &str, report: &mut Report) -> String {
 
 /// Loads every policy that the configuration names and runs its probes.
 fn policies(config: &Config, report: &mut Report) {
-    let classifier = Classifier::shipped();
+    let domains = match Domains::load(&config.classify, config.energy.cpu_tdp_w) {
+        Ok(domains) => domains,
+        Err(problem) => return report.problems.push(problem),
+    };
+    report.problems.extend(domains.lacks().cloned());
+    report.classify = Some(domains.about());
     let outlooks = config.backends.iter().filter_map(|b| Outlook::of(b, &config.energy).ok());
     let candidates: Vec<Candidate> = outlooks.map(|o| o.usual()).collect();
     let presets = config.policy.presets.iter().map(|(k, name)| (format!("policy.presets.{}", quoted(k)), name));
@@ -205,7 +212,7 @@ fn policies(config: &Config, report: &mut Report) {
                 if let Some(Pays { ok, text }) = pays(&policy, &candidates) {
                     report.cascades.push(Paying { policy: name.clone(), ok, about: text });
                 }
-                for probe in run_probes(&policy, |text| classifier.posterior(text)) {
+                for probe in run_probes(&policy, |text| domains.sort_now(text).posterior) {
                     if probe.ok {
                         report.probes += 1;
                     } else {
@@ -257,6 +264,7 @@ fn text(r: &Report) -> String {
         let _ = writeln!(t, "backend  {:<20} {:<4} {}", b.name, if b.on { "on" } else { "off" }, b.about);
         let _ = writeln!(t, "         {:<25} {}", "", b.table);
     }
+    let _ = writeln!(t, "classify {}", r.classify.as_deref().unwrap_or_default());
     let _ = writeln!(t, "policy   {}; {} probes as expected", r.policy.as_deref().unwrap_or_default(), r.probes);
     for c in &r.cascades {
         let _ = writeln!(t, "{}{}: {}", if c.ok { "cascade  " } else { "warning  cascade of " }, c.policy, c.about);

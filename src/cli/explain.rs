@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::say;
 use crate::api::query::Needs;
-use crate::classify::Classifier;
 use crate::config::problem::Problems;
 use crate::config::{self, Config};
+use crate::domains::{Domains, Sorted};
 use crate::policy::types::{Decision, Pin, Signals, State};
 use crate::policy::{self, Policy, explain};
 use crate::predict::success::Read;
@@ -53,9 +53,11 @@ pub struct Args {
 /// Runs the command: 0 explained, 1 nobody could answer, 78 bad configuration.
 pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
     match prepare(config, args) {
-        Ok((outlooks, states, policy)) => {
-            let classifier = Classifier::shipped();
-            let decision = decide(&outlooks, &states, &classifier, &policy, args);
+        Ok((domains, outlooks, states, policy)) => {
+            let decision = decide(&outlooks, &states, &domains.sort_now(&args.text), &policy, args);
+            if let Some(problem) = domains.lacks() {
+                eprintln!("{problem}; the fast tier decides");
+            }
             print(&decision, &outlooks, args)
         }
         Err(problems) => {
@@ -70,20 +72,14 @@ pub fn run(config: Option<&Path>, args: &Args) -> ExitCode {
 }
 
 /// The decision on one text, with every backend as it would be after start: ready, or off with its reason.
-pub fn decide(
-    outlooks: &[Outlook],
-    states: &[State],
-    classifier: &Classifier,
-    policy: &Policy,
-    args: &Args,
-) -> Decision {
-    let posterior = classifier.posterior(&args.text);
+pub fn decide(outlooks: &[Outlook], states: &[State], sorted: &Sorted, policy: &Policy, args: &Args) -> Decision {
+    let posterior = sorted.posterior;
     let input = u32::try_from(args.text.len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX).max(1);
     let read = outlooks.iter().any(|o| o.success.is_some()).then(|| Read::of(&args.text));
     let sight = Sight { posterior: &posterior, read: read.as_ref() };
     let candidate = |(o, s): (&Outlook, &State)| o.foreseen(&sight, input, args.max_tokens, s.clone());
     let candidates = outlooks.iter().zip(states).map(candidate).collect();
-    policy.decide(&Signals {
+    let decision = policy.decide(&Signals {
         posterior,
         input_tokens: input,
         max_output: args.max_tokens,
@@ -94,10 +90,11 @@ pub fn decide(
         last: None,
         candidates,
         draw: args.draw,
-    })
+    });
+    decision.charged(sorted.joules, sorted.tier)
 }
 
-type Prepared = (Vec<Outlook>, Vec<State>, Arc<Policy>);
+type Prepared = (Domains, Vec<Outlook>, Vec<State>, Arc<Policy>);
 
 fn prepare(file: Option<&Path>, args: &Args) -> Result<Prepared, Problems> {
     let config = config::load(file)?;
@@ -116,9 +113,16 @@ fn prepare(file: Option<&Path>, args: &Args) -> Result<Prepared, Problems> {
             None
         }
     };
+    let domains = match Domains::load(&config.classify, config.energy.cpu_tdp_w) {
+        Ok(domains) => Some(domains),
+        Err(problem) => {
+            problems.0.push(problem);
+            None
+        }
+    };
     let state = |off: &Option<Arc<str>>| off.as_ref().map_or(State::Ready, |why| State::NotConfigured(Arc::clone(why)));
     let states = config.backends.iter().map(|b| state(&b.off)).collect();
-    problems.finish(policy.map(|p| (outlooks, states, p)))
+    problems.finish(domains.zip(policy).map(|(d, p)| (d, outlooks, states, p)))
 }
 
 fn chosen_policy(config: &Config, args: &Args) -> Result<Arc<Policy>, Problems> {

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command prints")]
 
 pub mod ask;
+pub mod bandit;
 pub mod check;
 pub mod classify;
 pub mod cluster;

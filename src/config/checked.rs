@@ -10,6 +10,7 @@ use http::Uri;
 use secrecy::SecretString;
 
 use super::attention::Attention;
+use super::classify::Classify;
 use super::energy::Learn;
 use super::shadow::Shadow;
 use crate::policy::types::{Capabilities, Place};
@@ -31,6 +32,8 @@ pub struct Config {
     pub aliases: BTreeMap<String, String>,
     /// Policy of `auto` and of the presets.
     pub policy: Policy,
+    /// How texts are sorted into domains.
+    pub classify: Classify,
     /// The journal.
     pub journal: Journal,
     /// The exact-answer cache.

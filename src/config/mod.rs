@@ -7,6 +7,7 @@ pub mod address;
 pub mod attention;
 mod backends;
 pub mod checked;
+pub mod classify;
 mod elsewhere;
 pub mod energy;
 pub mod env;

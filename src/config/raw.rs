@@ -19,6 +19,8 @@ pub struct Raw {
     pub aliases: BTreeMap<String, String>,
     /// Which policy decides.
     pub policy: Policy,
+    /// How texts are sorted into domains.
+    pub classify: Classify,
     /// The durable record.
     pub journal: Journal,
     /// Exact answers.
@@ -153,6 +155,16 @@ pub struct Policy {
     pub folder: Option<String>,
     pub classify_pinned: Option<bool>,
     pub presets: BTreeMap<String, String>,
+}
+
+/// `[classify]`
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Classify {
+    pub tier: Option<String>,
+    pub taxonomy: Option<String>,
+    pub budget: Option<String>,
+    pub kept: Option<i64>,
 }
 
 /// `[journal]`

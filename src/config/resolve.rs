@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::backends::backend;
 use super::checked::{Cache, Config, Journal, Limits, Policy};
+use super::classify;
 use super::energy;
 use super::env::Around;
 use super::problem::{Problems, did_you_mean, looks_secret, shown};
@@ -37,26 +38,30 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
     let policy = policy(&raw.policy, around, &mut problems);
     let names = full_names(&raw);
     aliases(&raw.aliases, &names, &policy, &mut problems);
+    let classify = classify::section(&raw.classify, around, &mut problems);
     let journal = journal(&raw.journal, around, &mut problems);
     let cache = cache(&raw.cache, &mut problems);
     let energy = energy::checked(&raw.energy, around, &mut problems);
     let learning = energy::learning(raw.learning.as_deref(), &mut problems);
     let shadow = shadow::section(&raw.shadow, &mut problems);
-    let all = match (server, limits, journal, cache, energy, shadow) {
-        (Some(server), Some(limits), Some(journal), Some(cache), Some(energy), Some(shadow)) => Some(Config {
-            file: None,
-            read: key_files(&raw, around),
-            server,
-            limits,
-            backends,
-            aliases: raw.aliases,
-            policy,
-            journal,
-            cache,
-            energy,
-            learning,
-            shadow,
-        }),
+    let all = match (server, limits, classify, journal, cache, energy, shadow) {
+        (Some(server), Some(limits), Some(classify), Some(journal), Some(cache), Some(energy), Some(shadow)) => {
+            Some(Config {
+                file: None,
+                read: key_files(&raw, around),
+                server,
+                limits,
+                backends,
+                aliases: raw.aliases,
+                policy,
+                classify,
+                journal,
+                cache,
+                energy,
+                learning,
+                shadow,
+            })
+        }
         _ => None,
     };
     problems.finish(all)

@@ -1,4 +1,5 @@
-//! What the operator asks: `/metrics`, `/healthz`, `/readyz`, and pages of facts under `/admin/`. GET and HEAD only.
+//! What the operator asks: `/metrics`, `/healthz`, `/readyz`, and pages of facts under `/admin/`, by GET and HEAD; and the few
+//! things that he may do by POST, on a loopback listener only: there are no keys here.
 //!
 //! Served by the same edge on a second listener, and on the data plane for the two health paths. It shows counts,
 //! names and states; never keys, prompts, answers or an upstream's words, because nothing here has them.
@@ -33,6 +34,8 @@ pub struct Admin {
     pub ready: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// By path, for example `/admin/backends`.
     pub pages: BTreeMap<&'static str, Page>,
+    /// What may be done, by path; the answer tells what came of it.
+    pub actions: BTreeMap<&'static str, Page>,
     /// The listener is on loopback: foreign Host and Origin are refused.
     pub loopback: bool,
 }
@@ -87,14 +90,15 @@ impl Admin {
             return fault_response(&fault);
         }
         let path = head.uri.path();
+        if let Some(action) = self.actions.get(path) {
+            return self.act(action, &head.method);
+        }
         let known = matches!(path, "/metrics" | "/healthz" | "/readyz") || self.pages.contains_key(path);
         if !known {
             return fault_response(&Fault::new(Kind::NotFound, "no such page"));
         }
         if head.method != Method::GET && head.method != Method::HEAD {
-            let mut response = fault_response(&Fault::new(Kind::Method, "GET or HEAD only"));
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+            return method("GET or HEAD only", HeaderValue::from_static("GET, HEAD"));
         }
         match path {
             "/metrics" => {
@@ -110,6 +114,22 @@ impl Admin {
             },
         }
     }
+
+    fn act(&self, action: &Page, asked: &Method) -> Response<Full<Bytes>> {
+        if asked != Method::POST {
+            return method("POST only", HeaderValue::from_static("POST"));
+        }
+        if !self.loopback {
+            return fault_response(&Fault::new(Kind::NotFound, "only a loopback admin listener acts"));
+        }
+        json(StatusCode::OK, &action())
+    }
+}
+
+fn method(why: &'static str, allowed: HeaderValue) -> Response<Full<Bytes>> {
+    let mut response = fault_response(&Fault::new(Kind::Method, why));
+    response.headers_mut().insert(ALLOW, allowed);
+    response
 }
 
 #[cfg(test)]
@@ -123,6 +143,7 @@ mod tests {
             metrics: Box::new(|| "wattroute_requests_total 1\n".to_owned()),
             ready: Box::new(move || readiness.clone()),
             pages: BTreeMap::from([("/admin/backends", backends)]),
+            actions: BTreeMap::from([("/admin/act", Box::new(|| json!({ "done": 1 })) as Page)]),
             loopback: true,
         }
     }
@@ -146,6 +167,11 @@ mod tests {
         assert_eq!(check(&admin, "POST", "/metrics", "localhost").await.0, 405);
         assert_eq!(check(&admin, "DELETE", "/admin/backends", "localhost").await.0, 405);
         assert_eq!(check(&admin, "GET", "/metrics", "evil.example").await.0, 403);
+        assert_eq!(check(&admin, "POST", "/admin/act", "localhost").await, (200, r#"{"done":1}"#.to_owned()));
+        assert_eq!(check(&admin, "GET", "/admin/act", "localhost").await.0, 405);
+        assert_eq!(check(&admin, "POST", "/admin/act", "evil.example").await.0, 403);
+        let open = Admin { loopback: false, ..admin };
+        assert_eq!(check(&open, "POST", "/admin/act", "gateway.example").await.0, 404);
     }
 
     #[tokio::test]

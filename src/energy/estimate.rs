@@ -48,6 +48,13 @@ pub fn processor() -> Processor {
     processor_of(&SEEN, OVERRIDE_W.get().copied())
 }
 
+/// W of one busy logical processor of this machine, middle figure, with a stated TDP in the table's place. Looks the processor
+/// up each time: keep it.
+pub fn busy_w(stated_tdp_w: Option<f64>) -> f64 {
+    let [_, mid, _] = processor_of(&SEEN, stated_tdp_w.or_else(|| OVERRIDE_W.get().copied())).busy_w;
+    mid
+}
+
 /// Measures one span of work of this process; several spans at once each count the whole process.
 #[derive(Debug)]
 pub struct Estimator {

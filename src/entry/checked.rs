@@ -33,7 +33,7 @@ impl Entry {
         r.quality_change = quality_change(decision, index);
         r.verdict = Some(SHADOW);
         r.propensity = 1.0;
-        r.overhead_us = 0.0;
+        (r.overhead_us, r.router_joules, r.tier) = (0.0, None, None);
         r.reason = "asked again in the shadow of the answer that was given".into();
         self.baseline = None;
     }

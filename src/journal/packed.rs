@@ -15,6 +15,9 @@ use crate::policy::types::{Alternative, Place};
 const LAYOUT: u8 = 1;
 /// All of the first, and what came of a check: for entries whose answer was checked.
 const CHECKED: u8 = 2;
+/// All of the second, and which tier classified the query: for entries of a gateway with more than one.
+const TIERED: u8 = 3;
+const KNOWN: std::ops::RangeInclusive<u8> = LAYOUT..=TIERED;
 /// Bytes of a usual entry: two backends, a sentence for each.
 const USUAL_BYTES: usize = 640;
 
@@ -22,7 +25,9 @@ const USUAL_BYTES: usize = 640;
 pub fn pack(r: &Record) -> Vec<u8> {
     let mut out = Out(Vec::with_capacity(USUAL_BYTES));
     let checked = r.verdict.is_some() || r.wasted_seconds.is_some();
-    out.byte(if checked { CHECKED } else { LAYOUT });
+    let known = if checked { CHECKED } else { LAYOUT };
+    let layout = if r.tier.is_some() { TIERED } else { known };
+    out.byte(layout);
     out.text(&r.id);
     out.text(&r.decision_id);
     out.text(&r.model_asked);
@@ -44,9 +49,13 @@ pub fn pack(r: &Record) -> Vec<u8> {
     out.float(r.total_ms);
     out.float(r.overhead_us);
     out.maybe(r.session, |out, session| out.bytes(&session.to_le_bytes()));
-    if checked {
+    if layout >= CHECKED {
         out.maybe(r.verdict, Out::text);
         [r.confidence, r.wasted_usd, r.wasted_seconds].into_iter().for_each(|x| out.maybe(x, Out::float));
+    }
+    if layout >= TIERED {
+        out.maybe(r.tier, Out::text);
+        out.maybe(r.router_joules, Out::float);
     }
     out.0
 }
@@ -70,10 +79,7 @@ fn alternative(out: &mut Out, a: &Alternative) {
 /// The packed fields by name, as `journal export` writes them; none if the bytes are of no known layout.
 pub fn unpack(bytes: &[u8]) -> Option<Map<String, Value>> {
     let mut read = In(bytes);
-    let layout = read.byte()?;
-    if ![LAYOUT, CHECKED].contains(&layout) {
-        return None;
-    }
+    let layout = read.byte().filter(|layout| KNOWN.contains(layout))?;
     let mut fields = Map::new();
     let mut field = |name: &str, value: Value| drop(fields.insert(name.to_owned(), value));
     field("request_id", read.text()?.into());
@@ -97,11 +103,15 @@ pub fn unpack(bytes: &[u8]) -> Option<Map<String, Value>> {
     field("total_ms", read.float()?.into());
     field("overhead_us", read.float()?.into());
     field("session", read.maybe(|read| Some(format!("{:016x}", u64::from_le_bytes(read.array()?)).into()))?);
-    if layout == CHECKED {
+    if layout >= CHECKED {
         field("verdict", read.maybe(|read| Some(read.text()?.into()))?);
         for name in ["confidence", "wasted_usd", "wasted_seconds"] {
             field(name, read.maybe(|read| Some(read.float()?.into()))?);
         }
+    }
+    if layout >= TIERED {
+        field("tier", read.maybe(|read| Some(read.text()?.into()))?);
+        field("router_joules", read.maybe(|read| Some(read.float()?.into()))?);
     }
     read.0.is_empty().then_some(fields)
 }
@@ -126,11 +136,7 @@ pub struct Glance<'a> {
 /// Reads these and passes over the rest; none where [`unpack`] gives none.
 pub fn glance(bytes: &[u8]) -> Option<Glance<'_>> {
     let mut read = In(bytes);
-    let checked = match read.byte()? {
-        LAYOUT => false,
-        CHECKED => true,
-        _ => return None,
-    };
+    let layout = read.byte().filter(|layout| KNOWN.contains(layout))?;
     read.text()?;
     let decision_id = read.text()?;
     read.text()?;
@@ -161,7 +167,7 @@ pub fn glance(bytes: &[u8]) -> Option<Glance<'_>> {
     read.pass(8)?;
     read.take(8 + 8)?;
     read.pass(8)?;
-    let verdict = if checked { read.maybe_text()? } else { None };
+    let verdict = if layout >= CHECKED { read.maybe_text()? } else { None };
     Some(Glance { decision_id, posterior, propensity, eligible, attempts, verdict })
 }
 
@@ -322,6 +328,18 @@ mod tests {
         let fields = unpack(&pack(&Record { verdict: Some("kept"), confidence: Some(0.75), ..plain })).unwrap();
         assert_eq!((&fields["verdict"], &fields["confidence"]), (&json!("kept"), &json!(0.75)));
         assert_eq!((&fields["wasted_seconds"], &fields["wasted_usd"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn which_tier_classified_is_packed_where_there_is_more_than_one() {
+        let tiered = Record { id: "r".into(), tier: Some("encoder"), router_joules: Some(0.25), ..Record::default() };
+        let packed = pack(&tiered);
+        let fields = unpack(&packed).unwrap();
+        assert_eq!((&fields["tier"], &fields["router_joules"]), (&json!("encoder"), &json!(0.25)));
+        assert_eq!((&fields["verdict"], glance(&packed).unwrap().verdict), (&Value::Null, None));
+        let checked = Record { verdict: Some("kept"), ..tiered };
+        assert_eq!(glance(&pack(&checked)).unwrap().verdict, Some("kept"));
+        assert!(!unpack(&pack(&Record { tier: None, ..checked })).unwrap().contains_key("tier"));
     }
 
     proptest! {

@@ -66,6 +66,10 @@ pub struct Record {
     pub joules: Option<Joules>,
     /// Meters of this machine saw them; else they are the table's.
     pub metered: bool,
+    /// Of those, spent on classifying the query.
+    pub router_joules: Option<f64>,
+    /// Which tier of the classifier had the last word (`fast`, `encoder`), where more than one is configured.
+    pub tier: Option<&'static str>,
     /// Of those, spent on attempts that were thrown away.
     pub wasted_joules: Option<f64>,
     /// US dollars of them; null where nothing was thrown away after it had begun.
@@ -95,13 +99,11 @@ pub struct Record {
 
 impl Record {
     /// The meters saw what the answer took: this replaces the table's figure, in the saving too. Attempts that were thrown
-    /// away stay as they were told.
+    /// away and the classifier's own share stay as they were told.
     pub fn measured(&mut self, own: Joules) {
         self.metered = true;
-        let total = match self.wasted_joules {
-            Some(w) if w > 0.0 => own.plus(Joules::range(w, w, w, own.basis)),
-            _ => own,
-        };
+        let beside = self.wasted_joules.unwrap_or(0.0) + self.router_joules.unwrap_or(0.0);
+        let total = if beside > 0.0 { own.plus(Joules::range(beside, beside, beside, own.basis)) } else { own };
         if let Some(expected) = self.joules.replace(total) {
             let moved = |saved: Option<f64>, was: Option<f64>, is: Option<f64>| Some(saved? + was? - is?);
             let Saved { low, mid, high } = self.saved;

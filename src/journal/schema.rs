@@ -178,8 +178,10 @@ pub const COLUMNS: [&str; 39] = [
     "session",
 ];
 
-/// Fields that an export has beside [`COLUMNS`]: what came of a check, and what people thought of the answer.
-pub const SINCE: [&str; 5] = ["verdict", "confidence", "wasted_usd", "wasted_seconds", "feedback"];
+/// Fields that an export has beside [`COLUMNS`]: what came of a check, what people thought of the answer, and
+/// who classified the query at what cost.
+pub const SINCE: [&str; 7] =
+    ["verdict", "confidence", "wasted_usd", "wasted_seconds", "feedback", "tier", "router_joules"];
 
 /// Bits of an id below its millisecond.
 pub const ID_BITS: u32 = 22;

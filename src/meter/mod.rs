@@ -5,6 +5,7 @@
 
 mod backend;
 pub mod log;
+mod looks;
 pub mod names;
 mod registry;
 
@@ -20,6 +21,8 @@ use crate::journal::{Health, Outcome, Record, State};
 use crate::policy::types::Place;
 
 use backend::Backend;
+use looks::Looks;
+pub use looks::{Encoder, cache, encoder, posterior};
 use registry::{counter, gauge, histogram};
 
 /// Histogram samples are folded into buckets this often, so that memory stays bounded when nobody scrapes.
@@ -39,7 +42,7 @@ struct Meter {
     saved: [Gauge; 3],
     in_flight: Gauge,
     connections: Gauge,
-    cache: [Counter; 2],
+    looks: Looks,
     checks: [Counter; 3],
     reloads: [Counter; 2],
     backends: RwLock<HashMap<Arc<str>, Arc<Backend>>>,
@@ -125,13 +128,6 @@ pub fn connections(change: f64) {
 pub fn refused(code: &'static str) {
     if let Some(meter) = METER.get() {
         meter.fault(code);
-    }
-}
-
-/// A look into the cache.
-pub fn cache(hit: bool) {
-    if let Some([miss, found]) = METER.get().map(|m| &m.cache) {
-        if hit { found.increment(1) } else { miss.increment(1) }
     }
 }
 
@@ -221,7 +217,7 @@ impl Meter {
             saved: ["low", "mid", "high"].map(|a| gauge(r, names::SAVED, &[("assumption", a)])),
             in_flight: gauge(r, names::IN_FLIGHT, &[]),
             connections: gauge(r, names::CONNECTIONS, &[]),
-            cache: ["miss", "hit"].map(|w| counter(r, names::CACHE, &[("result", w)])),
+            looks: Looks::new(r),
             checks: VERDICTS.map(|v| counter(r, names::CHECKS, &[("verdict", v)])),
             reloads: ["refused", "ok"].map(|w| counter(r, names::RELOADS, &[("result", w)])),
             backends: RwLock::default(),

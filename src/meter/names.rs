@@ -121,6 +121,14 @@ pub const IN_FLIGHT: Name = gauge("wattroute_in_flight", "Requests in flight.");
 pub const CONNECTIONS: Name = gauge("wattroute_connections", "Open client connections.");
 /// Cache.
 pub const CACHE: Name = counter("wattroute_cache_total", "Looks into the exact-answer cache, by result (hit, miss).");
+/// Looks for posteriors.
+pub const POSTERIORS: Name =
+    counter("wattroute_posteriors_total", "Looks for what a text was sorted into before, by result (kept, made).");
+/// The second tier of the classifier.
+pub const ENCODER: Name = counter(
+    "wattroute_encoder_total",
+    "Texts that the sentence encoder was asked for, by result (answered, late: over its budget, busy: not taken, failed).",
+);
 /// Reloads.
 pub const RELOADS: Name =
     counter("wattroute_config_reloads_total", "Reloads of the configuration, by result (ok, refused).");
@@ -161,6 +169,8 @@ pub const ALL: &[Name] = &[
     IN_FLIGHT,
     CONNECTIONS,
     CACHE,
+    POSTERIORS,
+    ENCODER,
     RELOADS,
     JOURNAL_WRITTEN,
     JOURNAL_DROPPED,

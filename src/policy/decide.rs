@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bandit::{Bandit, drawn};
 use super::cascade;
 use super::eligible::{self, Verdict};
 use super::rank::{Bench, Ranked, best_by_chance};
@@ -12,19 +13,44 @@ use super::types::{Alternative, Candidate, Cascade, CloudPermit, Decision, Pin, 
 impl Policy {
     /// Decides one query. Pure: the same signals give the same decision, bit for bit.
     pub fn decide(&self, signals: &Signals) -> Decision {
+        match &self.bandit {
+            Some(bandit) => self.settle(&bandit.corrected(signals), Some((bandit, signals))),
+            None => self.settle(signals, None),
+        }
+    }
+
+    /// With a bandit the signals are corrected, and those that came are beside them.
+    fn settle(&self, signals: &Signals, bandit: Option<(&Bandit, &Signals)>) -> Decision {
         let verdicts = eligible::verdicts(self, signals);
         let (domain, domain_p) = signals.posterior.top();
         let bench = Bench::new(self, signals, &verdicts, domain);
         let order = bench.rank(Verdict::ready);
         let wish = bench.rank(Verdict::able).first().map(|r| r.index);
-        let (preferred, propensity) = self.explore.draw(&order, signals);
+        let odds = bandit.map_or_else(Vec::new, |(bandit, came)| bandit.odds(&bench, &order, came));
+        let (preferred, mut propensity) = match bandit {
+            Some(_) => (drawn(&odds, signals.draw), 1.0),
+            None => self.explore.draw(&order, signals),
+        };
         let explored = preferred != order.first().map(|r| r.index);
         let baseline = baseline(signals);
         let cloud = self.permit(signals);
         let mut reason = reason::sentence(&bench, preferred, wish, explored);
         let mut alternatives = alternatives(&bench, preferred, &order);
-        let planned = cascade::plan(self, signals, (&order, preferred), cloud.as_ref(), domain);
-        let chosen = planned.as_ref().map(|(local, _)| *local).or(preferred);
+        let plan = |preferred| cascade::plan(self, signals, (&order, preferred), cloud.as_ref(), domain);
+        let planned = plan(preferred);
+        let done = |planned: &Option<(usize, Cascade)>, preferred: Option<usize>| {
+            (planned.as_ref().map(|(local, _)| *local).or(preferred), planned.is_some())
+        };
+        let chosen = done(&planned, preferred).0;
+        if let Some((_, came)) = bandit {
+            // Several draws may come to the same: a cascade begins with its local backend, whoever was drawn.
+            let same = |i: usize| done(&plan(Some(i)), Some(i)) == (chosen, planned.is_some());
+            let all: f64 = odds.iter().filter(|(i, _)| same(*i)).map(|(_, share)| share).sum();
+            propensity = if odds.is_empty() { 1.0 } else { all };
+            for (alternative, c) in alternatives.iter_mut().zip(&came.candidates) {
+                alternative.prior = Some(c.chance.mean);
+            }
+        }
         let mut saved = chosen.map(|c| saved(signals, c, baseline)).unwrap_or_default();
         if let Some((local, cascade)) = &planned {
             reason += &cascade::suffix(signals, cascade, *local, chosen != preferred);
@@ -39,7 +65,7 @@ impl Policy {
             domain_p,
             posterior: signals.posterior,
             propensity,
-            draw: self.explore.draws().then_some(signals.draw),
+            draw: self.bandit.map_or(self.explore, |b| b.bounds).draws().then_some(signals.draw),
             policy: Arc::clone(&self.name),
             policy_hash: Arc::clone(&self.hash),
             ranked: order.iter().map(|r| r.index).collect(),
@@ -47,6 +73,8 @@ impl Policy {
             saved,
             baseline,
             cascade: planned.map(|(_, cascade)| cascade),
+            tier: None,
+            router_joules: 0.0,
             cloud,
         }
     }
@@ -118,6 +146,7 @@ fn alternatives(bench: &Bench<'_>, chosen: Option<usize>, order: &[Ranked]) -> V
         place: c.place,
         p_correct: c.chance.mean,
         chance: c.chance,
+        prior: None,
         joules: c.joules,
         usd: c.usd,
         seconds: c.seconds,

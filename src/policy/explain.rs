@@ -26,6 +26,8 @@ pub fn to_json(decision: &Decision, caution: Option<&str>) -> Value {
             "propensity": decision.propensity,
             "draw": decision.draw.map(|seed| seed.to_string()),
             "saved_joules": decision.saved,
+            "router_joules": decision.router_joules,
+            "tier": decision.tier,
             "ranked": ranked,
             "caution": caution,
             "verify": decision.cascade.as_ref().map(|c| json!({
@@ -43,7 +45,8 @@ pub fn to_json(decision: &Decision, caution: Option<&str>) -> Value {
 pub fn to_text(decision: &Decision, caution: Option<&str>) -> String {
     let mut out = String::new();
     let name = chosen(decision).map_or("nobody", |c| &*c.backend);
-    let _ = writeln!(out, "{name}  ({} p {:.2})", decision.domain, decision.domain_p);
+    let by = decision.tier.map(|tier| format!(", by the {tier} tier")).unwrap_or_default();
+    let _ = writeln!(out, "{name}  ({} p {:.2}{by})", decision.domain, decision.domain_p);
     let _ = writeln!(out, "{}", decision.reason);
     let _ = writeln!(out, "policy {} {}", decision.policy, decision.policy_hash);
     if let Some(c) = &decision.cascade {

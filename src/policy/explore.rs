@@ -34,10 +34,14 @@ pub fn read(top: &mut Section<'_>, problems: &mut Problems) -> Explore {
         let share = top.number("explore", 0.0..=MOST, problems).unwrap_or(0.0);
         return Explore { share, ..Explore::default() };
     }
-    let Some(mut s) = top.optional_table("explore", problems) else { return Explore::default() };
+    top.optional_table("explore", problems).map_or_else(Explore::default, |s| keys(s, problems))
+}
+
+/// Reads a share and its bounds; what else was asked of the section is known too.
+pub fn keys(mut s: Section<'_>, problems: &mut Problems) -> Explore {
     let share = s.number("share", 0.0..=MOST, problems);
     if share.is_none() && !s.values.contains_key("share") {
-        problems.add("explore.share", "is missing: the share of decisions that are drawn, at most 0.1");
+        problems.add(s.at("share"), "is missing: the share of decisions that are drawn, at most 0.1");
     }
     let made = Explore {
         share: share.unwrap_or(0.0),
@@ -62,11 +66,7 @@ impl Explore {
         let Some(best) = signals.candidates.get(first.index).filter(|_| self.draws()) else {
             return (Some(first.index), 1.0);
         };
-        let may = |r: &&Ranked| {
-            let own = signals.candidates.get(r.index);
-            r.index == first.index || own.is_some_and(|c| self.bears(r.class, best, c))
-        };
-        let among: Vec<usize> = order.iter().filter(may).map(|r| r.index).collect();
+        let among = self.drawable(order, (first.index, best), signals);
         if among.len() < 2 {
             return (Some(first.index), 1.0);
         }
@@ -84,6 +84,23 @@ impl Explore {
         (Some(first.index), usual)
     }
 
+    /// Those that may be chosen: the first, and with a share those that bear their losses.
+    pub fn among(&self, order: &[Ranked], signals: &Signals) -> Vec<usize> {
+        let Some(first) = order.first() else { return Vec::new() };
+        match signals.candidates.get(first.index).filter(|_| self.draws()) {
+            Some(best) => self.drawable(order, (first.index, best), signals),
+            None => vec![first.index],
+        }
+    }
+
+    fn drawable(&self, order: &[Ranked], (first, best): (usize, &Candidate), signals: &Signals) -> Vec<usize> {
+        let may = |r: &&Ranked| {
+            let own = signals.candidates.get(r.index);
+            r.index == first || own.is_some_and(|c| self.bears(r.class, best, c))
+        };
+        order.iter().filter(may).map(|r| r.index).collect()
+    }
+
     /// Whether this one may be drawn in place of the best: its losses are within their bounds.
     fn bears(&self, class: u8, best: &Candidate, c: &Candidate) -> bool {
         let good = match self.max_quality_loss {
@@ -99,7 +116,7 @@ impl Explore {
 }
 
 /// A seed as a number in \[0, 1): SplitMix64, so that neighbouring seeds do not give neighbouring draws.
-fn unit(seed: u64) -> f64 {
+pub fn unit(seed: u64) -> f64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
+use super::bandit;
 use super::cascade;
 use super::explore;
 use super::probe::{Probe, StandIn};
@@ -64,6 +65,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         problems,
     );
     let explore = explore::read(&mut top, problems);
+    let bandit = bandit::read(&mut top, &explore, problems);
     let electricity = top.number("electricity_usd_per_kwh", 0.0..=10.0, problems);
     let grid = top
         .optional_table("grid_g_per_kwh", problems)
@@ -99,6 +101,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         prefer: prefer.unwrap_or(Place::Local),
         fallback: fallback.unwrap_or(Fallback::Any),
         explore,
+        bandit,
         electricity_usd_per_kwh: electricity.unwrap_or(ELECTRICITY_USD_PER_KWH),
         grid_g_per_kwh: grid,
         verify,

@@ -3,6 +3,7 @@
 //! Nothing here waits, reads a clock, a file or a socket ([`load`] excepted). Same signals, same policy file: same
 //! decision, bit for bit.
 
+pub mod bandit;
 pub mod cascade;
 mod decide;
 pub mod decimal;

@@ -98,6 +98,7 @@ impl StandIn {
             place: self.place,
             state: if self.ready { State::Ready } else { off() },
             caps: Capabilities::ANY,
+            learned: None,
             chance: Chance { mean, low: mean, high: mean, n: 0, source: "prior" },
             joules: self.joules.map_or(Joules::UNKNOWN, |j| Joules::range(0.5 * j, j, 1.5 * j, Basis::Modelled)),
             usd: self.usd,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::bandit::Bandit;
 use super::cascade::Verify;
 use super::explore::Explore;
 use super::probe::{Probe, StandIn};
@@ -30,6 +31,8 @@ pub struct Policy {
     pub fallback: Fallback,
     /// Decisions that are drawn, to learn what other backends are worth; none by default.
     pub explore: Explore,
+    /// Whether judged answers correct P(correct); none by default.
+    pub bandit: Option<Bandit>,
     /// US dollars per kWh: what a local answer costs when no price is set.
     pub electricity_usd_per_kwh: f64,
     /// Grams of CO2 equivalent per kWh where local and cloud backends run.

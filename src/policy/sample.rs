@@ -20,6 +20,7 @@ pub fn candidate(backend: &str, p: f64, joules: Option<f64>) -> Candidate {
         place: if backend.starts_with("cloud/") { Place::Cloud } else { Place::Local },
         state: State::Ready,
         caps: ALL,
+        learned: None,
         chance: Chance { mean: p, low: (p - 0.1).max(0.0), high: (p + 0.1).min(1.0), n: 100, source: "table" },
         joules: joules.map_or(Joules::UNKNOWN, |j| Joules::range(0.5 * j, j, 2.0 * j, Basis::Modelled)),
         usd: None,

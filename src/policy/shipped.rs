@@ -12,6 +12,7 @@ const FILES: &[(&str, &str)] = &[
     ("all-cloud", include_str!("../../policies/all-cloud.toml")),
     ("all-local", include_str!("../../policies/all-local.toml")),
     ("balanced", include_str!("../../policies/balanced.toml")),
+    ("bandit", include_str!("../../policies/bandit.toml")),
     ("cascade", include_str!("../../policies/cascade.toml")),
     ("coverage-threshold", include_str!("../../policies/coverage-threshold.toml")),
     ("fast", include_str!("../../policies/fast.toml")),

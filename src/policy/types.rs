@@ -77,6 +77,8 @@ pub struct Candidate {
     pub caps: Capabilities,
     /// P(correct), with where it comes from.
     pub chance: Chance,
+    /// What judged answers taught beyond it; none where no policy asks.
+    pub learned: Option<Learned>,
     /// Predicted energy of this query.
     pub joules: Joules,
     /// Predicted price in US dollars; null when there is no price.
@@ -89,6 +91,15 @@ pub struct Candidate {
     pub grid_g_per_kwh: Option<f64>,
     /// Predicted CO2e, if the place is configured.
     pub gco2e: Option<Grams>,
+}
+
+/// What judged answers taught of a backend's P(correct) on one query.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Learned {
+    /// How much more it is than predicted.
+    pub shift: f64,
+    /// How little is known of that: 0 is all.
+    pub width: f64,
 }
 
 /// Whether a backend can take a query now.
@@ -191,8 +202,24 @@ pub struct Decision {
     pub saved: Saved,
     /// The chosen backend is local and its answer is checked before it is sent.
     pub cascade: Option<Cascade>,
+    /// Which tier of the classifier had the last word, where more than one is configured.
+    pub tier: Option<&'static str>,
+    /// Joules that classifying the query took; part of `saved`.
+    pub router_joules: f64,
     /// Present unless query or policy is private, or the rule keeps every query local: without it no cloud socket opens.
     pub cloud: Option<CloudPermit>,
+}
+
+impl Decision {
+    /// Charges what classifying the query took, and notes who did it: the router's own cost is in every saving.
+    #[must_use]
+    pub fn charged(mut self, joules: f64, tier: Option<&'static str>) -> Self {
+        let less = |saved: Option<f64>| saved.map(|s| s - joules);
+        self.saved = Saved { low: less(self.saved.low), mid: less(self.saved.mid), high: less(self.saved.high) };
+        self.router_joules += joules;
+        self.tier = tier;
+        self
+    }
 }
 
 /// How the answer of the chosen backend is checked, and who is asked if it is not trusted.
@@ -242,6 +269,9 @@ pub struct Alternative {
     pub p_correct: f64,
     /// Its interval and source.
     pub chance: Chance,
+    /// `p_correct` before what judged answers taught of it, where the policy learns from them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prior: Option<f64>,
     /// Predicted energy.
     pub joules: Joules,
     /// Predicted price.

@@ -3,6 +3,7 @@
 //! Pure. [`Outlook`] does the slow part once per backend (shrinkage, the cloud's energy model); per query there are only
 //! sums over 23 domains. Falls back step by step and says so: the table, the stated energy model, a prior, unknown.
 
+pub mod arm;
 mod coverage;
 pub mod fit;
 pub mod learn;
@@ -145,6 +146,7 @@ impl Outlook {
             place: self.place,
             state,
             caps: self.caps,
+            learned: None,
             chance: self.foreseen_chance(sight),
             joules,
             usd: self.usd(read, output),

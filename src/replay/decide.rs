@@ -95,6 +95,7 @@ pub fn signals(setup: &Setup, case: &Case, expected: &Expected, input: u32) -> S
             place,
             state: State::Ready,
             caps: Capabilities::ANY,
+            learned: None,
             chance,
             joules,
             usd,

@@ -96,8 +96,9 @@ async fn a_low_confidence_is_escalated_and_its_waste_is_charged() {
     let wasted = entry["wasted_joules"].as_f64().unwrap();
     assert!(wasted > 0.0 && entry["wasted_seconds"].as_f64().unwrap() > 0.0, "{entry}");
     assert!(entry["confidence"].as_f64().unwrap() < 0.1);
-    // The baseline itself answered: all that came before is lost.
-    assert!((entry["saved_mid"].as_f64().unwrap() + wasted).abs() < 1e-9, "{entry}");
+    // The baseline itself answered: all that came before is lost, and so is what classifying took, less than a millijoule.
+    let beside = -entry["saved_mid"].as_f64().unwrap() - wasted;
+    assert!(beside > 0.0 && beside < 1e-3, "{entry}");
     assert!(entry["joules_mid"].as_f64().unwrap() > wasted);
 }
 

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
 mod architectures;
+mod bandit;
 mod cascade;
+mod classify;
 mod config;
 mod cut_stream;
 mod embedded;

@@ -39,8 +39,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("report", &["journal", "picture", "profile", "replay", "tables"]),
     ("tune", &["classify", "policy", "replay", "verify"]),
     ("cluster", &["policy", "replay"]),
-    ("signals", &["api", "classify", "policy", "predict", "state"]),
-    ("state", &["backend", "policy"]),
+    // The classifier's tiers, what they said lately, and how often.
+    ("domains", &["cache", "classify", "energy", "meter", "tier"]),
+    // Fed by the journal; decisions see what it knows through their signals.
+    ("bandit", &["classify", "journal", "policy", "predict"]),
+    ("signals", &["api", "domains", "policy", "predict", "state"]),
+    ("state", &["backend", "domains", "policy"]),
     ("sticky", &[]),
     (
         "entry",

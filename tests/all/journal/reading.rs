@@ -88,6 +88,7 @@ fn alternative() -> Alternative {
         place: Place::Local,
         p_correct: 0.5,
         chance: Chance { mean: 0.5, low: 0.25, high: 0.75, n: 12, source: "table" },
+        prior: None,
         joules: Joules::range(1.0, 2.0, 4.0, Basis::Modelled),
         usd: None,
         seconds: Some(1.5),
