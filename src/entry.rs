@@ -6,6 +6,9 @@ mod checked;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+
 use crate::api::query::{Endpoint, Query};
 use crate::backend::Backend;
 use crate::backend::types::{Answer, Body, Usage};
@@ -116,9 +119,23 @@ impl Entry {
     /// A backend is being asked; one on this machine under the eyes of its meters.
     pub fn asking(&mut self, backend: &Arc<Backend>, ledger: Option<&Ledger>) {
         self.running = ledger.filter(|_| backend.runs_here()).and_then(Ledger::open);
+        if let Some(running) = self.running.as_ref().filter(|_| self.record.stream) {
+            running.reads(self.estimated_input);
+        }
         self.record.attempts += 1;
         self.answered_by(&backend.config.name, backend.config.place);
         self.answering = Some(Arc::clone(backend));
+    }
+
+    /// What this machine writes is counted as it passes: others may be charged before it has ended.
+    pub fn paced(&mut self, answer: &mut Answer) -> &mut Self {
+        let (Some(running), Body::Stream(events)) = (&self.running, &mut answer.body) else { return self };
+        let (pace, inner) = (running.pace(), std::mem::replace(events, Box::pin(stream::empty())));
+        *events = Box::pin(inner.inspect(move |chunk| {
+            let events = |chunk: &Bytes| chunk.split(|b| *b == b'\n').filter(|line| line.starts_with(b"data:")).count();
+            pace.wrote(chunk.as_ref().map_or(0, events));
+        }));
+        self
     }
 
     fn answered_by(&mut self, backend: &Arc<str>, place: Place) {

@@ -102,7 +102,7 @@ async fn answer(
     if let (Some(key), Some(backend)) = (conversation, state.backends.get(index)) {
         app.sticky.note(key, &backend.config.name, clock::now());
     }
-    let (joules, saved) = entry.figures(&answer, &decision, index);
+    let (joules, saved) = entry.paced(&mut answer).figures(&answer, &decision, index);
     let reason = &entry.record.reason;
     let told = Told { decision: &decision, reason, id: &decision_id, answering: index, joules, saved, overhead_us };
     headers::tell(&mut answer.headers, &told);

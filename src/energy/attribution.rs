@@ -95,7 +95,7 @@ pub fn attribute_part(rail: Rail, spans: &[Span], window: (f64, f64), weights: W
     let observed = rail.series.span().unwrap_or((f64::INFINITY, f64::NEG_INFINITY));
     let (from_s, to_s) = (window.0.max(observed.0), window.1.min(observed.1));
     for (span, share) in spans.iter().zip(&mut account.shares) {
-        share.coarse = span.end_s - span.start_s < RENEWALS * rail.renewed_s;
+        share.coarse = span.is_coarse(rail.renewed_s);
         share.partial = span.start_s < from_s || span.end_s > to_s;
     }
     if to_s <= from_s || from_s.is_nan() || to_s.is_nan() {
@@ -138,18 +138,26 @@ struct Part {
 }
 
 impl Span {
+    /// Whether it is too short for a rail whose figure is new every so many seconds.
+    pub fn is_coarse(&self, renewed_s: f64) -> bool {
+        self.end_s - self.start_s < RENEWALS * renewed_s
+    }
+
     fn part(&self, at_s: f64, weights: Weights) -> Option<Part> {
         if !(self.start_s <= at_s && at_s < self.end_s) {
             return None;
         }
         let first_s = self.first_s.unwrap_or(self.end_s).clamp(self.start_s, self.end_s);
         let prefill = at_s < first_s;
-        let (tokens, seconds, each) = if prefill {
-            (self.input_tokens, first_s - self.start_s, weights.input)
+        let (cost, seconds) = if self.first_s.is_none() {
+            // One phase for both, because nobody knows where one ended: what it wrote counts all the same.
+            (self.input_tokens * weights.input + self.output_tokens * weights.output, self.end_s - self.start_s)
+        } else if prefill {
+            (self.input_tokens * weights.input, first_s - self.start_s)
         } else {
-            (self.output_tokens, self.end_s - first_s, weights.output)
+            (self.output_tokens * weights.output, self.end_s - first_s)
         };
-        let weight = tokens * each / seconds;
+        let weight = cost / seconds;
         Some(Part { prefill, weight: if weight.is_finite() { weight } else { 0.0 } })
     }
 }
@@ -163,21 +171,6 @@ fn cuts(series: &Series, spans: &[Span], from_s: f64, to_s: f64) -> Vec<f64> {
     cuts.sort_unstable_by(f64::total_cmp);
     cuts.dedup();
     cuts
-}
-
-/// Several short queries taken together: their summed share is fine where each alone is too short for the meter.
-pub fn pool(shares: &[Share], spans: &[Span], renewed_s: f64) -> Share {
-    let mut all = Share::default();
-    for share in shares {
-        all.gross += share.gross;
-        all.net += share.net;
-        all.prefill += share.prefill;
-        all.decode += share.decode;
-        all.partial |= share.partial;
-    }
-    let seconds: f64 = spans.iter().map(|s| s.end_s - s.start_s).sum();
-    all.coarse = seconds < RENEWALS * renewed_s;
-    all
 }
 
 #[cfg(test)]
@@ -249,13 +242,6 @@ mod tests {
         assert!(torn.resume(2.0) && torn.grow(3.0, 10.0));
         let across = attribute(rail(&torn, 0.0), &[span(0.5, 0.5, 2.5, 5.0, 5.0)], (0.0, 3.0), Weights::default());
         assert!(across.shares[0].partial && close(across.shares[0].gross, 10.0) && close(across.delta, 20.0));
-        // Twenty of the short ones are long enough together.
-        let many: Vec<Span> =
-            (0..20).map(|i| span(f64::from(i) * 0.1, 0.0, f64::from(i) * 0.1 + 0.02, 5.0, 5.0)).collect();
-        let account = attribute(rail(&line, 0.0), &many, (0.0, 4.0), Weights::default());
-        let pooled = pool(&account.shares, &many, 0.05);
-        assert!(!pooled.coarse && account.shares.iter().all(|s| s.coarse));
-        assert!(close(pooled.gross, account.shares.iter().map(|s| s.gross).sum()));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Books of a run: queries begin and end while it goes on, and each is charged as soon as what it cost can no longer change.
 //!
 //! Time before the oldest query that still runs is settled: everybody who ran in it is known with his tokens, so
-//! [`attribute_part`] shares it for good. Invariant (conservation): over everything settled, per rail, the charges of all
-//! queries + unattributed = delta. A query that is given up leaves what it used unattributed. Pure.
+//! [`attribute_part`] shares it for good. [`Books::cut`] settles more than that: then those who run count with the tokens they
+//! have so far. Invariant (conservation): no second of a rail is shared twice, and over everything settled, per rail, the charges
+//! of all queries + unattributed = delta. A query that is given up leaves what it used unattributed. Pure.
+
+use std::borrow::Borrow;
 
 use crate::energy::attribution::{self, Share, Span, Weights, attribute_part};
 use crate::energy::series::Series;
@@ -44,6 +47,8 @@ pub struct Books {
     balance: Vec<Balance>,
     open: Vec<Open>,
     settled_s: f64,
+    /// The same of each rail: one that was not read for a while lags, and what it then counts is shared then.
+    rails_s: Vec<f64>,
     next: u64,
 }
 
@@ -58,8 +63,15 @@ struct Open {
 impl Books {
     /// Opens the books at an instant, one [`Terms`] per rail.
     pub fn new(terms: Vec<Terms>, from_s: f64) -> Self {
-        let balance = vec![Balance::default(); terms.len()];
-        Self { terms, weights: Weights::default(), balance, open: Vec::new(), settled_s: from_s, next: 0 }
+        let (balance, rails_s) = (vec![Balance::default(); terms.len()], vec![from_s; terms.len()]);
+        Self { terms, weights: Weights::default(), balance, open: Vec::new(), settled_s: from_s, rails_s, next: 0 }
+    }
+
+    /// The watts at rest of a rail are known, from what is not settled yet on.
+    pub fn rests(&mut self, rail: usize, idle_w: f64) {
+        if let Some(terms) = self.terms.get_mut(rail) {
+            terms.idle_w = Some(idle_w);
+        }
     }
 
     /// A query begins to run. Instants may not lie before what is settled; one that does begins where that ends.
@@ -81,16 +93,31 @@ impl Books {
         }
     }
 
-    /// It was given up: nobody is charged.
+    /// It was given up: nobody is charged, for what a cut gave it neither.
     pub fn forget(&mut self, id: u64) {
-        self.open.retain(|o| o.id != id);
+        for open in self.open.extract_if(.., |o| o.id == id) {
+            open.shares.iter().zip(&mut self.balance).for_each(|(share, balance)| balance.unattributed += share.gross);
+        }
+    }
+
+    /// It runs, and this is what it has done by the span's end. Its start stays. Without a word of this it counts in a cut like
+    /// everybody else.
+    pub fn running(&mut self, id: u64, so_far: Span) {
+        if let Some(open) = self.open.iter_mut().find(|o| o.id == id && !o.ended) {
+            open.span = Span { start_s: open.span.start_s, ..so_far };
+        }
     }
 
     /// Settles what can be: up to `sampled_s`, and up to the start of the oldest query that still runs. Returns the queries
     /// whose charge is now final, in the order they began. `series` are the rails', in the order of the terms.
-    pub fn settle(&mut self, series: &[Series], sampled_s: f64) -> Vec<Settled> {
+    pub fn settle<S: Borrow<Series>>(&mut self, series: &[S], sampled_s: f64) -> Vec<Settled> {
         let running = self.open.iter().filter(|o| !o.ended).map(|o| o.span.start_s);
         let to_s = running.fold(sampled_s, f64::min);
+        self.cut(series, to_s)
+    }
+
+    /// Settles up to `to_s` whoever still runs; it must have been sampled. See [`Books::running`].
+    pub fn cut<S: Borrow<Series>>(&mut self, series: &[S], to_s: f64) -> Vec<Settled> {
         if to_s > self.settled_s {
             self.share_out(series, to_s);
             self.settled_s = to_s;
@@ -98,7 +125,7 @@ impl Books {
         let (ready, open) =
             std::mem::take(&mut self.open).into_iter().partition(|o: &Open| o.ended && o.span.end_s <= self.settled_s);
         self.open = open;
-        ready.into_iter().map(|o| finish(o, series)).collect()
+        ready.into_iter().map(|o| finish(o, series, &self.terms)).collect()
     }
 
     /// Sums over everything settled, one per rail.
@@ -116,13 +143,17 @@ impl Books {
         !self.open.is_empty()
     }
 
-    fn share_out(&mut self, series: &[Series], to_s: f64) {
+    fn share_out<S: Borrow<Series>>(&mut self, series: &[S], to_s: f64) {
         let mut present: Vec<&mut Open> = self.open.iter_mut().filter(|o| o.span.start_s < to_s).collect();
-        let spans: Vec<Span> = present.iter().map(|o| o.span).collect();
-        let each = series.iter().zip(&self.terms).zip(&mut self.balance).enumerate();
-        for (rail, ((series, terms), balance)) in each {
+        let spans: Vec<Span> = present.iter().map(|o| o.until(to_s)).collect();
+        let each = series.iter().zip(&self.terms).zip(&mut self.balance).zip(&mut self.rails_s).enumerate();
+        for (rail, (((series, terms), balance), settled_s)) in each {
+            let series = series.borrow();
+            // What was not read yet is not gone: a counter brings it later.
+            let to_s = series.last().map_or(to_s, |last| last.at_s.min(to_s));
             let known = attribution::Rail { series, idle_w: terms.idle_w.unwrap_or(0.0), renewed_s: terms.renewed_s };
-            let account = attribute_part(known, &spans, (self.settled_s, to_s), self.weights);
+            let account = attribute_part(known, &spans, (*settled_s, to_s), self.weights);
+            *settled_s = settled_s.max(to_s);
             balance.delta += account.delta;
             balance.unattributed += account.unattributed;
             for (open, part) in present.iter_mut().zip(account.shares) {
@@ -131,17 +162,29 @@ impl Books {
                 share.net += part.net;
                 share.prefill += part.prefill;
                 share.decode += part.decode;
-                share.coarse = part.coarse;
             }
         }
     }
 }
 
-/// A part of a window says nothing of the whole span, so whether all of it was seen is asked here.
-fn finish(open: Open, series: &[Series]) -> Settled {
+impl Open {
+    /// Its span as far as it is known at a cut.
+    fn until(&self, cut_s: f64) -> Span {
+        match self.ended {
+            true => self.span,
+            // Its tokens so far took until they were counted, which is after the cut.
+            false if self.span.end_s.is_finite() => Span { end_s: self.span.end_s.max(cut_s), ..self.span },
+            false => Span { end_s: cut_s, ..self.span },
+        }
+    }
+}
+
+/// A part of a window says nothing of the whole span, so whether all of it was seen, for long enough, is asked here.
+fn finish<S: Borrow<Series>>(open: Open, series: &[S], terms: &[Terms]) -> Settled {
     let Open { id, span, mut shares, .. } = open;
-    for (share, series) in shares.iter_mut().zip(series) {
-        share.partial = series.between(span.start_s, span.end_s).is_none();
+    for ((share, series), terms) in shares.iter_mut().zip(series).zip(terms) {
+        share.partial = series.borrow().between(span.start_s, span.end_s).is_none();
+        share.coarse = span.is_coarse(terms.renewed_s);
         share.net = share.net.max(0.0);
     }
     Settled { id, span, shares }
@@ -199,11 +242,43 @@ mod tests {
         assert!((books.balance()[0].unattributed - 300.0).abs() < 1e-6);
     }
 
+    #[test]
+    fn a_cut_shares_by_what_was_written_so_far_and_no_second_twice() {
+        let series = [line(100.0, 12)];
+        let mut books = Books::new(vec![TERMS], 0.0);
+        let (long, short) = (books.began(0.0), books.began(0.0));
+        let first_s = Some(0.0);
+        books.ended(short, Span { start_s: 0.0, first_s, end_s: 2.0, input_tokens: 5.0, output_tokens: 10.0 });
+        // By 4 s the long one has written 400: twenty times as fast.
+        books.running(long, Span { start_s: 0.0, first_s, end_s: 4.0, input_tokens: 5.0, output_tokens: 400.0 });
+        let settled = books.cut(&series, 2.0);
+        assert_eq!(settled.iter().map(|s| s.id).collect::<Vec<_>>(), [short]);
+        assert!((settled[0].shares[0].gross - 200.0 / 21.0).abs() < 1e-6, "{settled:?}");
+        books.ended(long, Span { start_s: 0.0, first_s, end_s: 9.5, input_tokens: 5.0, output_tokens: 500.0 });
+        let settled = books.settle(&series, 10.0);
+        assert!((settled[0].shares[0].gross - (950.0 - 200.0 / 21.0)).abs() < 1e-6, "{settled:?}");
+    }
+
+    #[test]
+    fn a_counter_that_was_not_read_for_a_while_is_shared_when_it_is_back() {
+        let mut late = Series::new(9);
+        assert!(late.push(Point { at_s: 0.0, joules: 0.0 }) && late.push(Point { at_s: 2.0, joules: 200.0 }));
+        let mut books = Books::new(vec![TERMS], 0.0);
+        let id = books.began(1.0);
+        assert!(books.cut(&[&late], 5.0).is_empty());
+        assert!(late.push(Point { at_s: 8.0, joules: 800.0 }));
+        books.ended(id, span(7.0, 5.0));
+        let settled = books.settle(&[&late], 8.0);
+        assert!((settled[0].shares[0].gross - 600.0).abs() < 1e-9, "{settled:?}");
+        assert!((books.balance()[0].delta - 800.0).abs() < 1e-9, "{:?}", books.balance());
+    }
+
     proptest! {
         #[test]
         fn books_balance_however_queries_overlap_and_whenever_they_are_settled(
             mut runs in proptest::collection::vec((0.0_f64..8.0, 0.0_f64..3.0, 0_u8..4), 1..24),
             looks in proptest::collection::vec(0.0_f64..12.0, 0..12),
+            cuts in proptest::collection::vec((0.0_f64..12.0, 0.0_f64..3.0, 0_u8..9), 0..12),
         ) {
             let series = [line(50.0, 12), line(7.0, 12)];
             let mut books = Books::new(vec![TERMS; 2], 0.5);
@@ -214,6 +289,7 @@ mod tests {
                 events.extend([(*start, i, 0), (start + length, i, 1)]);
             }
             events.extend(looks.iter().map(|at| (*at, 0, 2)));
+            events.extend(cuts.iter().enumerate().map(|(i, cut)| (cut.0, i, 3)));
             events.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2)));
             let (mut ids, mut gross, mut count) = (vec![0; runs.len()], [0.0; 2], 0);
             let mut take = |settled: Vec<Settled>| {
@@ -227,7 +303,19 @@ mod tests {
                     0 => ids[i] = books.began(at_s),
                     1 if runs[i].2 == 0 => books.forget(ids[i]),
                     1 => books.ended(ids[i], span(at_s, f64::from(runs[i].2))),
-                    _ => take(books.settle(&series, at_s)),
+                    2 => take(books.settle(&series, at_s)),
+                    _ => {
+                        // Some of those who run tell what they have so far; the cut lies a little in the past.
+                        let (_, ago_s, tokens) = cuts[i];
+                        let running = ids.iter().zip(&runs).filter(|(_, run)| run.0 <= at_s && at_s < run.0 + run.1);
+                        for (id, run) in running.filter(|(id, _)| (*id + u64::from(tokens)) % 2 == 0) {
+                            let tokens = f64::from(tokens);
+                            let first_s = (tokens > 4.0).then_some(run.0 + 0.1);
+                            let so_far = Span { first_s, input_tokens: tokens, ..span(at_s, tokens) };
+                            books.running(*id, so_far);
+                        }
+                        take(books.cut(&series, at_s - ago_s));
+                    }
                 }
             }
             take(books.settle(&series, 12.0));

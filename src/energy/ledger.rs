@@ -1,28 +1,28 @@
 //! What the queries of a gateway cost on this machine: each is a span of time, settled once the meters have passed its end.
 //!
-//! A span is settled with all that overlap it, so it waits for them, at most [`PATIENCE`]. Invariants: nobody on the request
-//! path waits; whoever asked for a settlement is told exactly once, also when the ledger ends; what the meters are too slow
-//! for, or did not see, is told as unknown and never as 0. Only rails with a sensor count, except that the estimator stands
-//! in for a processor without one beside them.
+//! Invariants: nobody on the request path waits; whoever asked for a settlement is told exactly once, also when the ledger ends;
+//! what the meters are too slow for, or did not see, is told as unknown and never as 0. Only rails with a sensor count, except
+//! that the estimator stands in for a processor without one beside them. Who is charged what is [`accounts`]' part.
 
-use std::collections::VecDeque;
+mod accounts;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::clock::{self, Instant};
-use crate::energy::attribution::{self, Share, Span, Weights};
+use crate::energy::Basis;
+use crate::energy::attribution::Span;
 use crate::energy::meters::{Meter, Rail};
 use crate::energy::sampler::Sampler;
-use crate::energy::{Basis, Joules, idle};
+use crate::energy::series::Series;
+use accounts::{Accounts, Done, PATIENCE_S, Progress};
 
-/// How long an ended query waits for those that ran beside it.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub use accounts::Measured;
+
 /// How long a start waits for the meters' first figures.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// Spans remembered; further queries are not metered.
-const MOST_SPANS: usize = 4096;
-/// The machine is at rest when no query ran for this long; its idle watts are those of this stretch.
-const REST: Duration = Duration::from_secs(8);
+/// Without work it looks up this often: whether the machine is at rest, and whether anybody is left.
+const LOOK_UP: Duration = Duration::from_millis(500);
 
 /// A handle; clones share one book. The thread ends with the last of them.
 #[derive(Clone)]
@@ -34,52 +34,23 @@ pub struct Ledger {
 pub struct Running {
     ledger: Ledger,
     id: u64,
+    progress: Arc<Progress>,
 }
 
-/// What a query took.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Measured {
-    /// Low is without the idle machine, mid with it, high with it and the meter's uncertainty.
-    pub joules: Joules,
-    /// Before its first token, of `mid`.
-    pub prefill: f64,
-    /// After it.
-    pub decode: f64,
+/// Where a query's answer says how far it is. Cheap; nobody waits.
+#[derive(Clone)]
+pub struct Pace {
+    origin: Instant,
+    progress: Arc<Progress>,
 }
-
-/// Who is told: a measurement, or that there is none.
-type Told = Box<dyn FnOnce(Option<Measured>) + Send>;
 
 struct Shared {
     sampler: Sampler,
-    /// Indices of the rails that make up the total, and what they are.
-    rails: Vec<(usize, Rail)>,
-    book: Mutex<Book>,
+    /// Indices of the rails that make up the total.
+    rails: Vec<usize>,
+    names: Vec<String>,
+    accounts: Mutex<Accounts>,
     changed: Condvar,
-}
-
-struct Book {
-    spans: VecDeque<Held>,
-    next: u64,
-    /// Watts at rest of each rail; 0 until it was measured.
-    idle_w: Vec<f64>,
-    /// The last instant at which a query ran or the idle watts were taken, in seconds on the sampler's axis.
-    busy_s: f64,
-}
-
-struct Held {
-    id: u64,
-    /// Its end is infinite while it runs.
-    span: Span,
-    told: Option<Told>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(told) = self.told.take() {
-            told(None);
-        }
-    }
 }
 
 impl Ledger {
@@ -88,18 +59,19 @@ impl Ledger {
     /// # Errors
     /// The system gives no thread.
     pub fn start(meters: Vec<Box<dyn Meter>>, every: Duration) -> std::io::Result<Option<Self>> {
-        let rails: Vec<Rail> = meters.iter().flat_map(|meter| meter.rails().to_vec()).collect();
-        let total = crate::energy::meters::total_of(&rails);
-        let rails: Vec<(usize, Rail)> = total.into_iter().filter_map(|i| Some((i, rails.get(i)?.clone()))).collect();
-        if rails.iter().all(|(_, rail)| rail.basis > Basis::Power) {
+        let all: Vec<Rail> = meters.iter().flat_map(|meter| meter.rails().to_vec()).collect();
+        let total = crate::energy::meters::total_of(&all);
+        let (rails, known): (Vec<usize>, Vec<Rail>) =
+            total.into_iter().filter_map(|i| Some((i, all.get(i)?.clone()))).unzip();
+        if known.iter().all(|rail| rail.basis > Basis::Power) {
             return Ok(None);
         }
-        let idle_w = vec![0.0; rails.len()];
-        let book = Book { spans: VecDeque::new(), next: 0, idle_w, busy_s: 0.0 };
+        let names = known.iter().map(|rail| rail.name.clone()).collect();
         let sampler = Sampler::start(meters, every)?;
         // The first query lies inside the trace too.
         sampler.wait_past(0.0, FIRST_LOOK);
-        let shared = Arc::new(Shared { sampler, rails, book: Mutex::new(book), changed: Condvar::new() });
+        let accounts = Mutex::new(Accounts::new(known, sampler.every().as_secs_f64(), sampler.now_s()));
+        let shared = Arc::new(Shared { sampler, rails, names, accounts, changed: Condvar::new() });
         let theirs = Arc::downgrade(&shared);
         std::thread::Builder::new().name("energy ledger".to_owned()).spawn(move || serve(&theirs))?;
         Ok(Some(Self { shared }))
@@ -108,32 +80,35 @@ impl Ledger {
     /// A query begins to run. None when too many do.
     pub fn open(&self) -> Option<Running> {
         let now_s = self.shared.sampler.now_s();
-        let mut book = self.shared.book();
-        if book.spans.len() >= MOST_SPANS {
-            return None;
-        }
-        let id = book.next;
-        book.next += 1;
-        let span = Span { start_s: now_s, first_s: None, end_s: f64::INFINITY, input_tokens: 0.0, output_tokens: 0.0 };
-        book.spans.push_back(Held { id, span, told: None });
-        Some(Running { ledger: self.clone(), id })
+        let (id, progress) = self.shared.accounts().open(now_s)?;
+        Some(Running { ledger: self.clone(), id, progress })
     }
 
-    /// Waits until everybody was told, at most a little over [`PATIENCE`]. Blocks.
+    /// Waits until everybody was told, at most a little over twice the patience. Blocks.
     pub fn settle(&self) {
-        let until = clock::now() + PATIENCE * 2;
-        while self.shared.book().spans.iter().any(|held| held.told.is_some()) && clock::now() < until {
+        let until = clock::now() + Duration::from_secs_f64(2.0 * PATIENCE_S) + LOOK_UP;
+        while self.shared.accounts().is_waited_for() && clock::now() < until {
             std::thread::sleep(self.shared.sampler.every() / 2);
         }
     }
 
     /// Names of the rails that are read, with the basis of their sum.
     pub fn rails(&self) -> (Vec<&str>, Basis) {
-        (self.shared.rails.iter().map(|(_, rail)| rail.name.as_str()).collect(), self.shared.basis())
+        (self.shared.names.iter().map(String::as_str).collect(), self.shared.accounts().basis())
     }
 }
 
 impl Running {
+    /// A prompt of so many tokens is read now, and what is written will be told.
+    pub fn reads(&self, input_tokens: u32) {
+        self.progress.reads(input_tokens);
+    }
+
+    /// Where its answer says how far it is.
+    pub fn pace(&self) -> Pace {
+        Pace { origin: self.ledger.shared.sampler.origin(), progress: self.progress.clone() }
+    }
+
     /// The query has ended. `told` is called on the ledger's thread.
     pub fn close(
         self,
@@ -142,134 +117,57 @@ impl Running {
         told: impl FnOnce(Option<Measured>) + Send + 'static,
     ) {
         let shared = &self.ledger.shared;
+        let now_s = shared.sampler.now_s();
         let first_s = first.map(|at| shared.sampler.at_s(at));
-        let [input, output] = tokens.map(|n| n.map_or(0.0, f64::from));
-        let mut book = shared.book();
-        if let Some(held) = book.spans.iter_mut().find(|held| held.id == self.id) {
-            (held.span.first_s, held.span.input_tokens, held.span.output_tokens) = (first_s, input, output);
-            held.told = Some(Box::new(told));
-        }
-        // Dropping the guard gives the span its end.
+        let [input_tokens, output_tokens] = tokens.map(|n| n.map_or(0.0, f64::from));
+        let span = Span { start_s: 0.0, first_s, end_s: now_s, input_tokens, output_tokens };
+        shared.accounts().close(self.id, Some(span), now_s, Some(Box::new(told)));
+        // Dropping the guard wakes the thread.
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let now_s = self.ledger.shared.sampler.now_s();
-        let mut book = self.ledger.shared.book();
-        if let Some(held) = book.spans.iter_mut().find(|held| held.id == self.id) {
-            held.span.end_s = now_s;
+        let shared = &self.ledger.shared;
+        shared.accounts().close(self.id, None, shared.sampler.now_s(), None);
+        shared.changed.notify_one();
+    }
+}
+
+impl Pace {
+    /// So many tokens more were written.
+    pub fn wrote(&self, tokens: usize) {
+        if tokens > 0 {
+            self.progress.writes(tokens as u64, accounts::since(self.origin, clock::now()));
         }
-        book.busy_s = now_s;
-        drop(book);
-        self.ledger.shared.changed.notify_one();
     }
 }
 
 /// The thread: settles what can be settled, and looks at the machine at rest.
 fn serve(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
-        let every = shared.sampler.every();
-        let done = shared.take(&mut shared.book());
-        for (mut held, measured) in done {
-            if let Some(told) = held.told.take() {
-                told(measured);
-            }
+        for (told, measured) in shared.settle() {
+            told(measured);
         }
-        let book = shared.book();
-        // Without work it looks up now and then: whether the machine is at rest, and whether anybody is left.
-        let pause = if book.spans.is_empty() { Duration::from_millis(500).max(every) } else { every };
-        let (book, _) = shared.changed.wait_timeout(book, pause).unwrap_or_else(PoisonError::into_inner);
-        drop(book);
+        let accounts = shared.accounts();
+        let every = shared.sampler.every();
+        let pause = if accounts.is_empty() { LOOK_UP.max(every) } else { every };
+        let (accounts, _) = shared.changed.wait_timeout(accounts, pause).unwrap_or_else(PoisonError::into_inner);
+        drop(accounts);
     }
 }
 
 impl Shared {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn basis(&self) -> Basis {
-        self.rails.iter().map(|(_, rail)| rail.basis).max().unwrap_or(Basis::Unknown)
-    }
-
-    /// Spans whose time has come, out of the book.
-    fn take(&self, book: &mut Book) -> Vec<(Held, Option<Measured>)> {
-        let now_s = self.sampler.now_s();
-        let seen_s = self.sampler.look(|trace| trace.last_s()).unwrap_or(0.0);
-        if book.spans.is_empty() {
-            self.rest(book, seen_s);
-            return Vec::new();
-        }
-        let spans: Vec<Span> = book.spans.iter().map(|held| held.span).collect();
-        let due = |span: &Span| {
-            let alone = spans.iter().all(|o| o.end_s.is_finite() || o.start_s >= span.end_s);
-            let patience_over = now_s > span.end_s + PATIENCE.as_secs_f64();
-            (span.end_s <= seen_s && alone) || patience_over
-        };
-        let mut done = Vec::new();
-        for held in book.spans.iter_mut().filter(|held| held.told.is_some() && due(&held.span)) {
-            let settled = Held { id: held.id, span: held.span, told: held.told.take() };
-            done.push((settled, self.measure(&held.span, &spans, &book.idle_w)));
-        }
-        // A span is kept for as long as one that it overlaps is not settled.
-        let open = book.spans.iter().filter(|held| held.told.is_some() || held.span.end_s.is_infinite());
-        let oldest_s = open.map(|held| held.span.start_s).fold(f64::INFINITY, f64::min);
-        book.spans.retain(|held| held.told.is_some() || held.span.end_s > oldest_s);
-        done
-    }
-
-    /// One span's share of every rail; none where the meters cannot tell.
-    fn measure(&self, span: &Span, spans: &[Span], idle_w: &[f64]) -> Option<Measured> {
-        let beside = |other: &&Span| other.start_s < span.end_s && other.end_s > span.start_s;
-        let mut group: Vec<Span> = vec![*span];
-        // Itself is among the others once.
-        let mut skipped = false;
-        for other in spans.iter().filter(beside) {
-            if !skipped && other == span {
-                skipped = true;
-                continue;
-            }
-            group.push(*other);
-        }
-        let mut sum = Share::default();
-        let mut high = 0.0;
-        for ((index, rail), idle_w) in self.rails.iter().zip(idle_w) {
-            let share = self.sampler.look(|trace| {
-                let series = trace.series.get(*index)?;
-                let renewed_s = rail.renewed_s.max(self.sampler.every().as_secs_f64());
-                let rail = attribution::Rail { series, idle_w: *idle_w, renewed_s };
-                let window = (span.start_s, span.end_s);
-                attribution::attribute(rail, &group, window, Weights::default()).shares.first().copied()
-            })?;
-            if share.coarse || share.partial {
-                return None;
-            }
-            sum.gross += share.gross;
-            sum.net += share.net;
-            sum.prefill += share.prefill;
-            sum.decode += share.decode;
-            high += share.gross * (1.0 + rail.uncertainty.unwrap_or(0.0));
-        }
-        let joules = Joules::range(sum.net, sum.gross, high, self.basis());
-        (joules.basis != Basis::Unknown).then_some(Measured { joules, prefill: sum.prefill, decode: sum.decode })
-    }
-
-    /// Takes the idle watts where nothing ran for long enough.
-    fn rest(&self, book: &mut Book, seen_s: f64) {
-        let from_s = seen_s - REST.as_secs_f64();
-        if from_s < book.busy_s {
-            return;
-        }
-        book.busy_s = seen_s;
-        for ((index, rail), idle_w) in self.rails.iter().zip(&mut book.idle_w) {
-            let renewed_s = rail.renewed_s.max(self.sampler.every().as_secs_f64());
-            let measured =
-                self.sampler.look(|trace| idle::measure(trace.series.get(*index)?, from_s, seen_s, renewed_s));
-            if let Some(measured) = measured {
-                *idle_w = measured.watts;
-            }
-        }
+    fn settle(&self) -> Vec<Done> {
+        let mut accounts = self.accounts();
+        self.sampler.look(|trace| {
+            let series: Vec<&Series> = self.rails.iter().filter_map(|rail| trace.series.get(*rail)).collect();
+            accounts.settle(&series, self.sampler.now_s(), trace.last_s().unwrap_or(0.0))
+        })
     }
 }
 

@@ -48,7 +48,8 @@ impl Basis {
     }
 }
 
-/// Joules with a range. All three are null when the basis is [`Basis::Unknown`].
+/// Joules with a range. All three are null when the basis is [`Basis::Unknown`]; an end alone may be null where only it is not
+/// known.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Joules {
     /// Lower end of the stated assumptions.
@@ -74,23 +75,33 @@ impl Joules {
         Self { low: Some(low), mid: Some(mid), high: Some(high), basis }
     }
 
+    /// Of a meter whose share of the machine at rest is not known: there is no lower end.
+    pub fn without_low(mid: f64, high: f64, basis: Basis) -> Self {
+        Self { low: None, ..Self::range(0.0, mid, high, basis) }
+    }
+
     /// Scales a per-token figure to a count of tokens.
     #[must_use]
     pub fn times(self, factor: f64) -> Self {
-        match (self.low, self.mid, self.high) {
-            (Some(l), Some(m), Some(h)) => Self::range(l * factor, m * factor, h * factor, self.basis),
-            _ => Self::UNKNOWN,
-        }
+        self.with(|x| x.map(|x| x * factor), self.basis)
     }
 
-    /// Sum; the weaker basis wins, and unknown plus anything is unknown.
+    /// Sum; the weaker basis wins, and unknown plus anything is unknown, end by end.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        match (self.low, self.mid, self.high, other.low, other.mid, other.high) {
-            (Some(a), Some(b), Some(c), Some(x), Some(y), Some(z)) => {
-                Self::range(a + x, b + y, c + z, self.basis.max(other.basis))
-            }
-            _ => Self::UNKNOWN,
+        let ends = [(self.low, other.low), (self.mid, other.mid), (self.high, other.high)];
+        let [low, mid, high] = ends.map(|(a, b)| Some(a? + b?));
+        Self { low, mid, high, basis: self.basis }.with(|x| x, self.basis.max(other.basis))
+    }
+
+    /// Every end changed; unknown if the middle is, or if anything is no figure.
+    fn with(self, change: impl Fn(Option<f64>) -> Option<f64>, basis: Basis) -> Self {
+        let ends = [self.low, self.mid, self.high].map(change);
+        let [low, mid, high] = ends;
+        let fine = ends.iter().flatten().all(|x| x.is_finite() && *x >= 0.0);
+        if !fine || mid.is_none() || basis == Basis::Unknown {
+            return Self::UNKNOWN;
         }
+        Self { low, mid, high, basis }
     }
 }

@@ -204,6 +204,11 @@ impl Sampler {
         self.at_s(clock::now())
     }
 
+    /// Where the axis begins.
+    pub fn origin(&self) -> Instant {
+        self.origin
+    }
+
     /// An instant on the sampler's axis.
     pub fn at_s(&self, instant: Instant) -> f64 {
         instant.saturating_duration_since(self.origin).as_secs_f64()

@@ -111,7 +111,8 @@ impl Record {
             self.saved = Saved {
                 low: moved(low, expected.high, total.high),
                 mid: moved(mid, expected.mid, total.mid),
-                high: moved(high, expected.low, total.low),
+                // What an answer took without the idle machine is not below 0, where nobody knows it.
+                high: moved(high, expected.low, total.low.or(total.mid.map(|_| 0.0))),
             };
         }
     }
