@@ -36,13 +36,14 @@ What is searched stands in the policy's [tune] table, each key with its range:
   [tune]
   \"rule.max_quality_loss\" = [0.0, 0.4]
   floors = [0.0, 0.9]          # one floor in each domain with at least 200 queries
+  order = [\"local\", \"cloud\"]   # every order of these backends or places; at most four
 Without one the keys of its rule are searched. One or two keys are searched on a grid, more by a particle swarm.
 A policy whose gain is within noise on the held-out queries, or that misses its limits there, is refused (exit code 1).")]
 pub struct Args {
     /// A shipped policy or a file
     #[arg(value_name = "POLICY")]
     policy: String,
-    /// Outcome table: plain, gzip or zstd
+    /// Outcome table: plain, gzip, zstd or Parquet; a path or an address (s3://..., see `wattroute replay --help`)
     #[arg(long, value_name = "NAME.jsonl.gz")]
     outcomes: PathBuf,
     /// Model of the table that stands for the local side
@@ -222,6 +223,7 @@ fn request(args: &Args) -> Result<Request, String> {
         seed: args.seed,
         strict: false,
         limit: None,
+        since_s: None,
         rate: None,
         seats: 1,
         checkpoint: None,

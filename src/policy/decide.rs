@@ -327,6 +327,34 @@ mod tests {
     }
 
     #[test]
+    fn an_order_of_the_file_comes_before_joules_and_after_quality() {
+        let mut s = signals(vec![
+            candidate("local/small", 0.88, Some(50.0)),
+            candidate("local/large", 0.90, Some(400.0)),
+            candidate("cloud/b", 0.90, Some(900.0)),
+        ]);
+        let ordered =
+            |names: &[&str]| Policy { order: names.iter().map(|n| Arc::from(*n)).collect(), ..policy("balanced") };
+        let (who, why) = chosen(&ordered(&["local/large", "local"]), &s);
+        assert_eq!(
+            (&*who, &*why),
+            (
+                "local/large",
+                "local/large comes first in the policy's order and reaches P(correct) 0.85 in None: it has 0.90"
+            )
+        );
+        let d = ordered(&["large", "cloud"]).decide(&s);
+        assert_eq!((d.chosen, &*d.fallbacks), (Some(1), &[2, 0][..]));
+        assert_eq!(
+            d.alternatives[0].why_not.as_deref(),
+            Some("local/large comes first in the order of policy balanced")
+        );
+        assert_eq!(chosen(&ordered(&["nobody"]), &s).0, "local/small", "without a name that is here the rule decides");
+        s.candidates[1].chance.mean = 0.5;
+        assert_eq!(chosen(&ordered(&["local/large"]), &s).0, "local/small", "not good enough is not good enough");
+    }
+
+    #[test]
     fn the_papers_rule_looks_at_the_best_local_coverage_only() {
         let p = policy("coverage-threshold");
         assert_eq!(chosen(&p, &two(0.70, 1.0)).0, "local/a");

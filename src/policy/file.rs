@@ -59,6 +59,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
     let floors = top.optional_table("floors", problems).map_or([0.0; DOMAINS], |s| by_domain(s, 0.0, problems));
     let private = top.flag("private", problems).unwrap_or(false);
     let prefer = top.word("prefer", &[("local", Place::Local), ("cloud", Place::Cloud)], problems);
+    let order = order(&mut top, problems);
     let fallback = top.word(
         "fallback",
         &[("any", Fallback::Any), ("same-place", Fallback::SamePlace), ("never", Fallback::Never)],
@@ -99,6 +100,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         floors,
         private,
         prefer: prefer.unwrap_or(Place::Local),
+        order,
         fallback: fallback.unwrap_or(Fallback::Any),
         explore,
         bandit,
@@ -109,6 +111,20 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         stand_ins,
         probes,
     })
+}
+
+fn order(top: &mut Section<'_>, problems: &mut Problems) -> Vec<Arc<str>> {
+    let Some(value) = top.ask("order") else { return Vec::new() };
+    let names: Option<Vec<&str>> = value.as_array().and_then(|all| all.iter().map(toml::Value::as_str).collect());
+    let names = names.unwrap_or_default();
+    let twice = names.iter().enumerate().find(|(i, name)| names.iter().take(*i).any(|other| other == *name));
+    if names.is_empty() || names.iter().any(|name| name.trim().is_empty()) {
+        problems
+            .add("order", "must be a list of backends or places, the first one first: [\"local\", \"cloud/large\"]");
+    } else if let Some((_, name)) = twice {
+        problems.add("order", format!("names {} twice", shown(name)));
+    }
+    names.into_iter().map(Arc::from).collect()
 }
 
 /// What a policy may be called: it becomes part of `auto:NAME` and of a header.
@@ -288,6 +304,8 @@ mod tests {
             (format!("{head}{rule}treshold = 1\n"), "x.toml:5: rule.treshold: unknown key"),
             (format!("{head}privat = true\n{rule}"), "x.toml:3: privat: unknown key; did you mean `private`?"),
             (format!("{head}private = \"yes\"\n{rule}"), "private: must be true or false (got `yes`)"),
+            (format!("{head}order = \"local\"\n{rule}"), "x.toml:3: order: must be a list of backends or places"),
+            (format!("{head}order = [\"local\", \"a\", \"local\"]\n{rule}"), "order: names `local` twice"),
             (format!("{head}explore = 0.9\n{rule}"), "explore: must be a number from 0 to 0.1 (got 0.9)"),
             (format!("{head}[rule]\nkind = \"coverage-threshold\"\n"), "rule.threshold: is missing"),
             (

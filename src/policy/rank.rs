@@ -50,7 +50,8 @@ impl<'a> Bench<'a> {
         Self { policy, signals, verdicts, domain, bar }
     }
 
-    /// Candidates that `takes` lets in, best first. Ties go to fewer joules, then to configuration order.
+    /// Candidates that `takes` lets in, best first: by class, by the file's own order, by what the rule minimises. Ties go to fewer
+    /// joules, then to configuration order.
     pub fn rank(&self, takes: impl Fn(&Verdict) -> bool) -> Vec<Ranked> {
         let each = self.signals.candidates.iter().zip(self.verdicts).enumerate();
         let mut inside: Vec<(&Candidate, Ranked)> =
@@ -60,7 +61,9 @@ impl<'a> Bench<'a> {
         let away = |c: &Candidate, r: &Ranked| blind && r.class == 0 && c.place != self.policy.prefer;
         inside.sort_by(|(a, x), (b, y)| {
             let (p, q) = (figure_or_last(x.figure), figure_or_last(y.figure));
+            let turn = |c: &Candidate, r: &Ranked| if r.class == 0 { self.policy.turn(c) } else { 0 };
             (x.class.cmp(&y.class))
+                .then(turn(a, x).cmp(&turn(b, y)))
                 .then(away(a, x).cmp(&away(b, y)))
                 .then(p.total_cmp(&q))
                 .then(joules_or_last(a).total_cmp(&joules_or_last(b)))

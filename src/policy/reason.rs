@@ -45,6 +45,9 @@ pub fn why_not(bench: &Bench<'_>, index: usize, chosen: Option<usize>, order: &[
             Rule::CoverageThreshold(_) => format!("the coverage of {} reaches the threshold", best.backend),
         };
     }
+    if class(at) == 0 && policy.turn(this) > policy.turn(best) {
+        return format!("{} comes first in the order of policy {}", best.backend, policy.name);
+    }
     let minimise = match policy.rule {
         Rule::Objective { minimise, .. } if class(at) == 0 => minimise,
         Rule::CoverageThreshold(_) if class(at) == 0 => Minimise::Energy,
@@ -114,6 +117,12 @@ fn least(bench: &Bench<'_>, minimise: Minimise, own: &Candidate) -> String {
     let good: Vec<&Candidate> = each.filter(|(c, v)| v.ready() && c.chance.mean >= bench.bar).map(|(c, _)| c).collect();
     if good.len() == 1 {
         return format!("only {name} reaches P(correct) {bar:.2} in {domain}: it has {p:.2}");
+    }
+    let own_turn = bench.policy.turn(own);
+    if good.iter().any(|c| bench.policy.turn(c) > own_turn) {
+        return format!(
+            "{name} comes first in the policy's order and reaches P(correct) {bar:.2} in {domain}: it has {p:.2}"
+        );
     }
     let value = figure(bench.policy, minimise, own);
     let blind = good.iter().any(|c| figure(bench.policy, minimise, c).is_nan());

@@ -7,7 +7,7 @@ use super::cascade::Verify;
 use super::explore::Explore;
 use super::probe::{Probe, StandIn};
 use super::sticky::Sticky;
-use super::types::Place;
+use super::types::{Candidate, Place};
 use crate::classify::domain::{DOMAINS, Domain};
 
 /// One policy. Immutable; a pure function of signals through [`Policy::decide`].
@@ -27,6 +27,9 @@ pub struct Policy {
     pub private: bool,
     /// Where to answer when figures that would decide are unknown.
     pub prefer: Place,
+    /// Of the backends that are good enough, these come first, in this order, whatever the others cost: names of backends, with or
+    /// without their place, or a place for all of it. Empty leaves it to the rule.
+    pub order: Vec<Arc<str>>,
     /// Who may answer after the chosen backend failed before its first byte.
     pub fallback: Fallback,
     /// Decisions that are drawn, to learn what other backends are worth; none by default.
@@ -51,6 +54,16 @@ impl Policy {
     /// Least P(correct) that a domain asks for.
     pub fn floor(&self, domain: Domain) -> f64 {
         self.floors.get(domain.index()).copied().unwrap_or(0.0)
+    }
+
+    /// The place of a backend in the order that the file gives; those it does not name come after all others.
+    pub fn turn(&self, candidate: &Candidate) -> usize {
+        if self.order.is_empty() {
+            return 0;
+        }
+        let (whole, place) = (&*candidate.backend, candidate.place.name());
+        let name = whole.split_once('/').map_or(whole, |(_, name)| name);
+        self.order.iter().position(|o| [whole, name, place].contains(&&**o)).unwrap_or(self.order.len())
     }
 }
 

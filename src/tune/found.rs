@@ -1,9 +1,33 @@
 //! What a search found, and whether to take it.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::Goal;
 use super::judge::{Interval, Limits, Sums};
+
+/// What a key is set to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// A number.
+    Number(f64),
+    /// Backends, the first one first.
+    Order(Vec<String>),
+    /// Nothing: the rule decides.
+    Unset,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(x) => write!(f, "{x}"),
+            Self::Order(names) => f.write_str(&names.join(" > ")),
+            Self::Unset => f.write_str("none"),
+        }
+    }
+}
 
 /// A value that changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -11,9 +35,9 @@ pub struct Change {
     /// Its key.
     pub key: String,
     /// As it was, or what counted where the file said nothing.
-    pub old: f64,
+    pub old: Setting,
     /// As it is now.
-    pub new: f64,
+    pub new: Setting,
 }
 
 /// One set of cases under both policies.
@@ -28,8 +52,8 @@ pub struct Both {
 /// A point that nothing tried is better than in both regards.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Point {
-    /// Values, in the order of the changes.
-    pub values: Vec<f64>,
+    /// What the keys that were searched are set to, in their order.
+    pub values: Vec<Setting>,
     /// On the cases that were searched.
     pub training: Sums,
     /// On those that were not.
@@ -51,6 +75,9 @@ pub enum Verdict {
 pub struct Found {
     /// What differs from the old file.
     pub changes: Vec<Change>,
+    /// The point that was found, as [`super::space::Space::text`] takes it.
+    #[serde(skip)]
+    pub values: Vec<f64>,
     /// What was minimised.
     pub goal: Goal,
     /// What had to hold.

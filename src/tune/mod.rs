@@ -11,10 +11,13 @@ pub mod search;
 pub mod space;
 pub mod write;
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use rayon::prelude::*;
 use serde::Serialize;
 
-pub use self::found::{Both, Change, Found, Point, Verdict};
+pub use self::found::{Both, Change, Found, Point, Setting, Verdict};
 use crate::classify::domain::{Domain, Posterior};
 use crate::policy::types::{Place, Signals};
 use crate::policy::{Minimise, Policy, parse, run_probes};
@@ -156,7 +159,16 @@ pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> R
     if training.is_empty() || held.is_empty() {
         return Err(format!("{} queries to search on and {} held out: both are needed", training.len(), held.len()));
     }
-    let score = |point: &[f64]| scored(task, &space, &training, point);
+    // Values are rounded, and orders are few: what was tried before is known.
+    let known: Mutex<HashMap<Vec<u64>, Score>> = Mutex::default();
+    let score = |point: &[f64]| {
+        let values: Vec<u64> = space.values(point).into_iter().map(f64::to_bits).collect();
+        let before = known.lock().unwrap_or_else(PoisonError::into_inner).get(&values).copied();
+        let new = || scored(task, &space, &training, point);
+        let score = before.unwrap_or_else(new);
+        known.lock().unwrap_or_else(PoisonError::into_inner).insert(values, score);
+        score
+    };
     let sides = space.parameters.len();
     let tried = search::search(&space.now(), task.seed, &score, &|| tell(sides))?;
     let Some(best) = search::best(&tried).filter(|t| t.score.objective.is_finite()) else {
@@ -173,12 +185,13 @@ pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> R
     let searched = both(&training, &at(&old, &training), &at(&new, &training))?;
     let held_out = both(&held, &before, &after)?;
     let changes: Vec<Change> = (space.parameters.iter().zip(&values))
-        .map(|(p, new)| Change { key: p.key(), old: p.now, new: *new })
-        .filter(|c| (c.new - c.old).abs() > 1e-12)
+        .filter(|(p, new)| (*new - p.now).abs() > 1e-12)
+        .map(|(p, new)| Change { key: p.key(), old: p.setting(p.now), new: p.setting(*new) })
         .collect();
     let (saved, kept) = (judge::saved(&after, &before, task.seed), judge::kept(&after, task.seed));
     let mut found = Found {
         changes,
+        values,
         goal: task.goal,
         limits: task.limits,
         tried: tried.len(),
@@ -273,6 +286,7 @@ fn front(
         best = sums.accuracy;
         let policy = policy(space, &values, task.file)?;
         if let Some(held_out) = judge::sums(&rows(&policy, held, task.goal), &free.limits) {
+            let values = space.parameters.iter().zip(&values).map(|(p, value)| p.setting(*value)).collect();
             front.push(Point { values, training: sums, held_out });
         }
     }

@@ -5,8 +5,9 @@
 
 use std::ops::RangeInclusive;
 
-use toml_edit::{DocumentMut, Item, Value, value};
+use toml_edit::{DocumentMut, Item, Value};
 
+use super::Setting;
 use crate::classify::domain::Domain;
 use crate::config::problem::did_you_mean;
 
@@ -25,7 +26,12 @@ const KNOWN: &[(&str, RangeInclusive<f64>, f64)] = &[
     ("floors", 0.0..=0.95, 0.0),
 ];
 
-/// One key with its range.
+/// The key whose values are orders of backends.
+const ORDER: &str = "order";
+/// Backends whose orders are tried, at most: 24 orders.
+const ORDERED: usize = 4;
+
+/// One key with its range, or with the orders it may be set to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
     /// Where it stands: `rule.max_quality_loss`, `floors."Legal services"`.
@@ -36,6 +42,8 @@ pub struct Parameter {
     pub high: f64,
     /// Value in the file, or what counts where it has none.
     pub now: f64,
+    /// Orders of backends, values being indices; the first is what the file has, perhaps none. Empty for a number.
+    pub orders: Vec<Vec<String>>,
 }
 
 /// A policy file and what of it may change.
@@ -54,8 +62,25 @@ impl Parameter {
         parts.collect::<Vec<_>>().join(".")
     }
 
+    /// What a value stands for.
+    pub fn setting(&self, value: f64) -> Setting {
+        match self.order(value) {
+            _ if self.orders.is_empty() => Setting::Number(value),
+            Some(names) if !names.is_empty() => Setting::Order(names.clone()),
+            _ => Setting::Unset,
+        }
+    }
+
+    fn order(&self, value: f64) -> Option<&Vec<String>> {
+        self.orders.get(value.max(0.0) as usize)
+    }
+
     /// The value of a place from 0 to 1, rounded as it will be written.
     fn at(&self, share: f64) -> f64 {
+        if !self.orders.is_empty() {
+            let all = self.orders.len() as f64;
+            return (share * all).floor().clamp(0.0, all - 1.0);
+        }
         let unit = 10_f64.powi(PLACES);
         ((self.low + share * (self.high - self.low)) * unit).round() / unit
     }
@@ -72,6 +97,10 @@ impl Space {
         match document.get("tune").and_then(Item::as_table_like) {
             Some(table) => {
                 for (key, range) in table.iter() {
+                    if key == ORDER {
+                        parameters.push(orders(&document, range)?);
+                        continue;
+                    }
                     let (low, high) = range_of(key, range)?;
                     add(&document, &mut parameters, key, low, high, domains)?;
                 }
@@ -94,7 +123,10 @@ impl Space {
 
     /// Where the file stands, each from 0 to 1.
     pub fn now(&self) -> Vec<f64> {
-        let share = |p: &Parameter| ((p.now - p.low) / (p.high - p.low)).clamp(0.0, 1.0);
+        let share = |p: &Parameter| match p.orders.len() {
+            0 => ((p.now - p.low) / (p.high - p.low)).clamp(0.0, 1.0),
+            all => 0.5 / all as f64,
+        };
         self.parameters.iter().map(share).collect()
     }
 
@@ -107,7 +139,12 @@ impl Space {
     pub fn text(&self, values: &[f64]) -> String {
         let mut document = self.document.clone();
         for (parameter, number) in self.parameters.iter().zip(values) {
-            set(&mut document, &parameter.path, *number);
+            match parameter.setting(*number) {
+                Setting::Number(number) => set(&mut document, &parameter.path, Value::from(number)),
+                // At the top, before the first table, whatever else stands there.
+                Setting::Order(names) if *number > 0.0 => set(&mut document, &parameter.path, names.iter().collect()),
+                Setting::Order(_) | Setting::Unset => {}
+            }
         }
         document.to_string()
     }
@@ -126,7 +163,7 @@ impl Space {
 
 fn range_of(key: &str, range: &Item) -> Result<(f64, f64), String> {
     let ends: Option<Vec<f64>> = range.as_array().map(|a| a.iter().filter_map(float).collect());
-    let known = KNOWN.iter().map(|(known, ..)| *known);
+    let known = KNOWN.iter().map(|(known, ..)| *known).chain([ORDER]);
     if !known.clone().any(|k| k == key || (k == "floors" && key.starts_with("floors."))) {
         let near = did_you_mean(key, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
         return Err(format!("tune.\"{key}\": is no key that can be tuned{near}"));
@@ -135,6 +172,35 @@ fn range_of(key: &str, range: &Item) -> Result<(f64, f64), String> {
         Some([low, high]) if low < high && low.is_finite() && high.is_finite() => Ok((*low, *high)),
         _ => Err(format!("tune.\"{key}\": must be a range of two numbers, the smaller first, such as [0.0, 0.4]")),
     }
+}
+
+/// Every order of the backends that a list names.
+fn orders(document: &DocumentMut, named: &Item) -> Result<Parameter, String> {
+    let names = |item: &Item| -> Option<Vec<String>> {
+        item.as_array()?.iter().map(|name| name.as_str().map(str::to_owned)).collect()
+    };
+    let all = names(named).filter(|all| (2..=ORDERED).contains(&all.len()));
+    let Some(all) = all.filter(|all| all.iter().enumerate().all(|(i, name)| !all.iter().take(i).any(|o| o == name)))
+    else {
+        return Err(format!(
+            "tune.{ORDER}: must be a list of two to {ORDERED} backends or places, each once, such as [\"local\", \"cloud\"]"
+        ));
+    };
+    let now = document.get(ORDER).and_then(names).unwrap_or_default();
+    let mut orders = vec![Vec::new()];
+    for name in &all {
+        let longer = |order: &Vec<String>| {
+            (0..=order.len())
+                .map(|at| [order.get(..at), Some(std::slice::from_ref(name)), order.get(at..)])
+                .map(|parts| parts.into_iter().flatten().flatten().cloned().collect())
+                .collect::<Vec<Vec<String>>>()
+        };
+        orders = orders.iter().flat_map(longer).collect();
+    }
+    orders.retain(|order| *order != now);
+    orders.sort();
+    orders.insert(0, now);
+    Ok(Parameter { path: path(ORDER), low: 0.0, high: (orders.len() - 1) as f64, now: 0.0, orders })
 }
 
 fn add(
@@ -159,7 +225,7 @@ fn add(
     };
     for path in paths {
         let now = number(document, &path).unwrap_or(otherwise);
-        into.push(Parameter { path, low, high, now });
+        into.push(Parameter { path, low, high, now, orders: Vec::new() });
     }
     Ok(())
 }
@@ -181,8 +247,8 @@ fn number(document: &DocumentMut, path: &[String]) -> Option<f64> {
     item.as_value().and_then(float)
 }
 
-/// Sets a number and keeps what stands around it.
-fn set(document: &mut DocumentMut, path: &[String], number: f64) {
+/// Sets a value and keeps what stands around it.
+fn set(document: &mut DocumentMut, path: &[String], new: Value) {
     let Some((last, tables)) = path.split_last() else { return };
     let mut item = document.as_item_mut();
     for part in tables {
@@ -197,11 +263,11 @@ fn set(document: &mut DocumentMut, path: &[String], number: f64) {
     match table.get_mut(last).and_then(Item::as_value_mut) {
         Some(old) => {
             let decor = old.decor().clone();
-            *old = Value::from(number);
+            *old = new;
             *old.decor_mut() = decor;
         }
         None => {
-            table.insert(last, value(number));
+            table.insert(last, Item::Value(new));
         }
     }
 }
@@ -236,11 +302,38 @@ mod tests {
     }
 
     #[test]
+    fn an_order_of_backends_is_one_key_of_all_their_orders() {
+        let space = Space::of(&format!("{FILE}\n[tune]\norder = [\"a\", \"local\", \"c\"]\n"), &[]).unwrap();
+        let order = &space.parameters[0];
+        assert_eq!((order.key(), order.orders.len(), space.now()), ("order".to_owned(), 7, vec![0.5 / 7.0]));
+        assert_eq!((order.setting(0.0), order.setting(order.now).to_string()), (Setting::Unset, "none".to_owned()));
+        let every: std::collections::BTreeSet<String> = order.orders.iter().map(|o| o.join(" ")).collect();
+        assert_eq!(every.len(), 7, "each once");
+        assert_eq!(space.text(&space.values(&space.now())), space.document.to_string(), "as it is");
+        let text = space.text(&space.values(&[1.0]));
+        let policy = crate::policy::parse(
+            &format!("about = \"x\"\n{text}")
+                .replace("kind = \"objective\"", "kind = \"objective\"\nminimise = \"energy\""),
+            "b.toml",
+        )
+        .unwrap();
+        assert_eq!(policy.order.iter().map(|n| &**n).collect::<Vec<_>>(), ["local", "c", "a"]);
+        // What the file has is one of them, and is first.
+        let own = format!("order = [\"local\", \"a\"] # mine\n{FILE}\n[tune]\norder = [\"a\", \"local\"]\n");
+        let space = Space::of(&own, &[]).unwrap();
+        assert_eq!(space.parameters[0].orders, [["local", "a"], ["a", "local"]]);
+        assert!(space.text(&[1.0]).starts_with("order = [\"a\", \"local\"] # mine\n"));
+    }
+
+    #[test]
     fn what_cannot_be_tuned_is_said() {
         for (more, want) in [
             ("[tune]\n\"rule.max_quality_los\" = [0, 1]", "did you mean `rule.max_quality_loss`?"),
             ("[tune]\n\"rule.threshold\" = [1, 0]", "the smaller first"),
             ("[tune]\n\"rule.threshold\" = 3", "a range of two numbers"),
+            ("[tune]\norder = [\"local\"]", "two to 4 backends"),
+            ("[tune]\norder = [\"a\", \"b\", \"a\"]", "each once"),
+            ("[tune]\nordr = [0, 1]", "did you mean `order`?"),
             ("[tune]\n\"floors.Cooking\" = [0, 1]", "no domain has this name"),
             ("[tune]\n", "nothing in it can be tuned"),
             ("[tune", "is not TOML"),

@@ -2,8 +2,8 @@
 
 use similar::{ChangeTag, TextDiff};
 
-use super::space::{Parameter, Space};
-use super::{Change, Found};
+use super::Found;
+use super::space::Space;
 
 /// Where a tuned file comes from.
 #[derive(Clone, Debug)]
@@ -20,8 +20,7 @@ pub struct Origin {
 
 /// The text of the new file, named `name`.
 pub fn text(space: &Space, found: &Found, origin: &Origin, name: &str) -> String {
-    let values: Vec<f64> = space.parameters.iter().map(|p| value(p, &found.changes)).collect();
-    let body = space.named(&values, name);
+    let body = space.named(&found.values, name);
     let mut head =
         format!("# Tuned from {} on {} by\n#   {}\n# on {}.\n", origin.from, origin.date, origin.command, origin.data);
     for change in &found.changes {
@@ -47,10 +46,6 @@ pub fn text(space: &Space, found: &Found, origin: &Origin, name: &str) -> String
         old.accuracy, new.accuracy, new.accuracy_strong, old.local_share, new.local_share
     ));
     head + &body
-}
-
-fn value(parameter: &Parameter, changes: &[Change]) -> f64 {
-    changes.iter().find(|c| c.key == parameter.key()).map_or(parameter.now, |c| c.new)
 }
 
 /// Lines that differ, as a person reads a diff: `-` old, `+` new, in order.

@@ -7,13 +7,20 @@ use crate::tables::show::{figure, maybe};
 use crate::tune::judge::Sums;
 use crate::tune::space::{Parameter, Space};
 use crate::tune::write::Origin;
-use crate::tune::{Found, Verdict};
+use crate::tune::{Found, Setting, Verdict};
 
 /// The whole as JSON.
 pub fn told(origin: &Origin, args: &Args, found: &Found, space: &Space, text: &str) -> Value {
     let keys: Vec<String> = space.parameters.iter().map(Parameter::key).collect();
     let written = args.out.as_ref().filter(|_| found.verdict == Verdict::Better);
     json!({ "policy": args.policy, "keys": keys, "found": found, "log": origin.data, "written": written, "text": text })
+}
+
+fn word(setting: &Setting) -> String {
+    match setting {
+        Setting::Number(x) => figure(*x),
+        other => other.to_string(),
+    }
 }
 
 fn line(name: &str, unit: &str, sums: &Sums) -> String {
@@ -48,7 +55,7 @@ pub fn shown(origin: &Origin, args: &Args, found: &Found, space: &Space, diff: &
     let keys: Vec<String> = space.parameters.iter().map(Parameter::key).collect();
     out += &format!("\nfront, on the held-out queries ({unit} a query, right, local share: {})\n", keys.join(", "));
     for point in &found.front {
-        let values: Vec<String> = point.values.iter().map(|v| figure(*v)).collect();
+        let values: Vec<String> = point.values.iter().map(word).collect();
         let s = &point.held_out;
         out +=
             &format!("  {:>10}  {:.4}  {:.3}  {}\n", maybe(s.objective), s.accuracy, s.local_share, values.join(", "));
