@@ -9,7 +9,6 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::clock;
 use crate::config::{self, units};
 use crate::journal::days;
 use crate::journal::export::{self, ExportError};
@@ -47,7 +46,7 @@ enum Action {
         #[arg(long)]
         tenant: Option<String>,
     },
-    /// Every entry, oldest first
+    /// Every entry, earliest arrival first
     Export {
         /// One JSON object a line, CSV, or Parquet in folders of days
         #[arg(long, visible_alias = "to", value_enum, default_value_t = Format::Jsonl)]
@@ -75,8 +74,7 @@ pub fn run(file: Option<&Path>, args: &JournalArgs) -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    let since_ms =
-        args.since.map_or(0, |s| clock::unix_ms().saturating_sub(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
+    let since_ms = super::since_ms(args.since);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(args.json, &format!("no runtime: {e}")),

@@ -25,6 +25,9 @@ pub mod tune;
 use std::future::Future;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::clock;
 
 /// Runs a command's future on a runtime of its own.
 fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
@@ -32,6 +35,11 @@ fn block_on(command: impl Future<Output = ExitCode>) -> ExitCode {
         Ok(runtime) => runtime.block_on(command),
         Err(e) => fail(&format!("the runtime did not start: {e}")),
     }
+}
+
+/// Milliseconds since 1970, so long before now; 0 without a limit.
+fn since_ms(ago: Option<Duration>) -> u64 {
+    ago.map_or(0, |ago| clock::unix_ms().saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// Prints to standard output; a reader that went away (`| head`) is no failure of ours.

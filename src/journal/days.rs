@@ -3,23 +3,16 @@
 //! Everything is written under a hidden name first and moved into place at the end. Invariant: a file that is there is whole, and none
 //! is ever written over: a day that has files already is refused before anything is moved.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use futures_util::TryStreamExt;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use sqlx::Connection;
 
-use super::export::{ExportError, values};
-use super::file::{self, JournalError};
-use super::schema::{COLUMNS, SINCE, id_floor};
+use super::export::{self, ExportError};
+use super::schema::{COLUMNS, SINCE};
 use crate::columnar::write::{Kind, Writer};
-
-/// Days that are written at a time: entries lie in the order of their answers' ends, which is almost that of their arrivals.
-const OPEN: usize = 3;
 
 /// What a column of an export holds; text where it is not named.
 fn kind(column: &str) -> Kind {
@@ -39,23 +32,9 @@ fn kind(column: &str) -> Kind {
 /// # Errors
 /// The journal cannot be read, the folder not written, or a day has Parquet files already.
 pub async fn export(path: &Path, since_ms: u64, folder: &Path) -> Result<(Vec<PathBuf>, u64), ExportError> {
-    let mut db = file::open_to_read(path).await?;
-    let sql = |e: sqlx::Error| JournalError::of(path, &e);
     let mut days = Days::begin(folder)?;
-    let mut entries = 0;
-    {
-        let mut rows = sqlx::query("SELECT * FROM entries WHERE id >= ? AND arrived_ms >= ? ORDER BY id")
-            .bind(id_floor(since_ms))
-            .bind(i64::try_from(since_ms).unwrap_or(i64::MAX))
-            .fetch(&mut db);
-        while let Some(row) = rows.try_next().await.map_err(sql)? {
-            days.take(&values(&row).map_err(sql)?)?;
-            entries += 1;
-        }
-    }
-    let files = days.end()?;
-    db.close().await.map_err(sql)?;
-    Ok((files, entries))
+    let entries = export::each(path, since_ms, &mut |entry| days.take(entry)).await?;
+    Ok((days.end()?, entries))
 }
 
 /// Files of days on their way.
@@ -63,16 +42,15 @@ struct Days<'a> {
     folder: &'a Path,
     staging: PathBuf,
     columns: Vec<(&'static str, Kind)>,
-    open: BTreeMap<String, (PathBuf, Writer<BufWriter<File>>)>,
-    /// Parts begun, by day.
-    parts: BTreeMap<String, u32>,
+    /// The day that is being written: its name, its file.
+    open: Option<(String, PathBuf, Writer<BufWriter<File>>)>,
     done: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Drop for Days<'_> {
     /// What was not moved into place is of no use to anybody.
     fn drop(&mut self) {
-        self.open.clear();
+        self.open = None;
         let _ = std::fs::remove_dir_all(&self.staging);
     }
 }
@@ -82,45 +60,41 @@ impl<'a> Days<'a> {
         let staging = folder.join(format!(".unfinished-{}", std::process::id()));
         std::fs::create_dir_all(&staging)?;
         let columns = COLUMNS.into_iter().chain(SINCE).map(|c| (c, kind(c))).collect();
-        Ok(Self { folder, staging, columns, open: BTreeMap::new(), parts: BTreeMap::new(), done: Vec::new() })
+        Ok(Self { folder, staging, columns, open: None, done: Vec::new() })
     }
 
     fn take(&mut self, entry: &serde_json::Map<String, serde_json::Value>) -> Result<(), ExportError> {
         let arrived = entry.get("arrived_ms").and_then(serde_json::Value::as_i64).unwrap_or(0);
         let at = Timestamp::from_millisecond(arrived).unwrap_or(Timestamp::UNIX_EPOCH);
         let day = at.to_zoned(TimeZone::UTC).date().to_string();
-        if !self.open.contains_key(&day) {
-            self.start(&day)?;
+        if self.open.as_ref().is_none_or(|(open, ..)| *open != day) {
+            self.start(day)?;
         }
-        let Some((_, writer)) = self.open.get_mut(&day) else { return Ok(()) };
+        let Some((.., writer)) = &mut self.open else { return Ok(()) };
         writer.push(entry).map_err(ExportError::Columns)
     }
 
-    fn start(&mut self, day: &str) -> Result<(), ExportError> {
-        while self.open.len() >= OPEN {
-            // Entries come almost in order: the earliest day is the one that is over.
-            let Some((_, (path, writer))) = self.open.pop_first() else { break };
-            finish(&path, writer)?;
-        }
+    /// Entries come in the order of their arrivals: the day before is over.
+    fn start(&mut self, day: String) -> Result<(), ExportError> {
+        self.finish()?;
         let target = self.folder.join(format!("day={day}"));
-        let part = self.parts.entry(day.to_owned()).or_default();
-        if *part == 0 && holds_parquet(&target) {
+        if holds_parquet(&target) {
             return Err(ExportError::There(target));
         }
-        let name = format!("part-{part}.parquet");
-        let staged = self.staging.join(format!("{day}-{name}"));
+        let staged = self.staging.join(format!("{day}.parquet"));
         let writer = Writer::new(BufWriter::new(File::create_new(&staged)?), &self.columns);
-        self.open.insert(day.to_owned(), (staged.clone(), writer.map_err(ExportError::Columns)?));
-        self.done.push((staged, target.join(name)));
-        *part += 1;
+        self.open = Some((day, staged.clone(), writer.map_err(ExportError::Columns)?));
+        self.done.push((staged, target.join("part-0.parquet")));
         Ok(())
     }
 
-    /// Finishes every file, then moves all of them.
+    fn finish(&mut self) -> Result<(), ExportError> {
+        self.open.take().map_or(Ok(()), |(_, path, writer)| finish(&path, writer))
+    }
+
+    /// Finishes the last file, then moves all of them.
     fn end(mut self) -> Result<Vec<PathBuf>, ExportError> {
-        while let Some((_, (path, writer))) = self.open.pop_first() {
-            finish(&path, writer)?;
-        }
+        self.finish()?;
         for (_, target) in &self.done {
             if let Some(day) = target.parent().filter(|day| holds_parquet(day)) {
                 return Err(ExportError::There(day.to_owned()));
@@ -134,7 +108,6 @@ impl<'a> Days<'a> {
             std::fs::rename(staged, target)?;
             files.push(target.clone());
         }
-        files.sort();
         Ok(files)
     }
 }

@@ -1,4 +1,5 @@
-//! Entries as JSON lines or CSV, streamed: any size of journal passes through a few kilobytes of memory.
+//! Entries as JSON lines or CSV, in the order of their arrivals, streamed: any size of journal passes through little memory. They lie in the
+//! file in the order of their answers' ends; SQLite sorts them, in files of its own where they are many.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -38,26 +39,36 @@ pub enum ExportError {
     There(PathBuf),
 }
 
-/// Writes every entry that arrived at or after `since_ms`, oldest first; returns how many.
+/// Writes every entry that arrived at or after `since_ms`, earliest arrival first; returns how many.
 ///
 /// # Errors
 /// See [`ExportError`].
 pub async fn export(path: &Path, since_ms: u64, format: Format, out: &mut impl Write) -> Result<u64, ExportError> {
+    let mut lines = Lines::new(format, out)?;
+    let entries = each(path, since_ms, &mut |entry| Ok(lines.write(entry)?)).await?;
+    lines.finish()?;
+    Ok(entries)
+}
+
+/// Gives every entry away that arrived at or after `since_ms`, earliest arrival first; returns how many.
+pub(super) async fn each(
+    path: &Path,
+    since_ms: u64,
+    take: &mut dyn FnMut(&Map<String, Value>) -> Result<(), ExportError>,
+) -> Result<u64, ExportError> {
     let mut db = file::open_to_read(path).await?;
     let sql = |e: sqlx::Error| JournalError::of(path, &e);
-    let mut lines = Lines::new(format, out)?;
     let mut entries = 0;
     {
-        let mut rows = sqlx::query("SELECT * FROM entries WHERE id >= ? AND arrived_ms >= ? ORDER BY id")
+        let mut rows = sqlx::query("SELECT * FROM entries WHERE id >= ? AND arrived_ms >= ? ORDER BY arrived_ms, id")
             .bind(id_floor(since_ms))
             .bind(i64::try_from(since_ms).unwrap_or(i64::MAX))
             .fetch(&mut db);
         while let Some(row) = rows.try_next().await.map_err(sql)? {
-            lines.write(&values(&row).map_err(sql)?)?;
+            take(&values(&row).map_err(sql)?)?;
             entries += 1;
         }
     }
-    lines.finish()?;
     db.close().await.map_err(sql)?;
     Ok(entries)
 }
@@ -101,7 +112,7 @@ impl<'a, W: Write> Lines<'a, W> {
 }
 
 /// A row with the journal's own encodings undone: the packed column, flags, posterior, alternatives, session.
-pub(super) fn values(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
+fn values(row: &SqliteRow) -> Result<Map<String, Value>, sqlx::Error> {
     let mut entry = Map::new();
     for column in row.columns() {
         let (at, name) = (column.ordinal(), column.name());
