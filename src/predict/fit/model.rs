@@ -31,8 +31,9 @@ pub struct Seen {
 impl Seen {
     /// Reads a text.
     pub fn of(text: &str) -> Self {
-        let letters = stem(text).chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);
-        let stem = blake3::hash(letters.collect::<String>().as_bytes());
+        let mut letters = String::with_capacity(text.len());
+        stem(text, |letter| letters.push(letter));
+        let stem = blake3::hash(letters.as_bytes());
         Self { buckets: sparse::buckets(text).0, dense: dense(text), stem: *stem.as_bytes() }
     }
 
@@ -51,10 +52,18 @@ impl Seen {
     }
 }
 
-/// The question without its options: the same one with its options in another order is a duplicate.
-fn stem(text: &str) -> &str {
+/// Gives the stem of a text away, letter by letter: its letters and digits in lower case, without answer options. The same question with
+/// other spacing, case and marks, or with its options in another order, is a duplicate.
+pub fn stem(text: &str, mut give: impl FnMut(char)) {
     let first = ["\nA. ", "\nA) "].iter().filter_map(|mark| text.find(mark)).filter(|at| *at > 0).min();
-    first.and_then(|at| text.get(..at)).unwrap_or(text)
+    let question = first.and_then(|at| text.get(..at)).unwrap_or(text);
+    for letter in question.chars().filter(|c| c.is_alphanumeric()) {
+        if letter.is_ascii() {
+            give(letter.to_ascii_lowercase());
+        } else {
+            letter.to_lowercase().for_each(&mut give);
+        }
+    }
 }
 
 /// A row to learn from.
