@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::classify::domain::Posterior;
 use crate::policy::Policy;
 use crate::policy::parse;
 use crate::replay::case::Case;
 use crate::replay::cost::Tariff;
 use crate::replay::decide::Known;
-use crate::replay::form::Form;
+use crate::replay::form::{Form, Packed, Unlabelled};
 use crate::replay::learned::OTHER;
 use crate::replay::outcomes::Columns;
 use crate::replay::predictions::{Counts, Predictions};
@@ -20,8 +21,8 @@ use crate::replay::taxonomy::domain_of;
 /// A job as it travels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
-    /// Which two models of a row are compared.
-    pub columns: Columns,
+    /// How a line becomes a query.
+    pub what: What,
     /// Name and text of each policy.
     pub policies: Vec<(String, String)>,
     /// What the first queries' labels tell.
@@ -46,6 +47,15 @@ pub struct Job {
     pub dropped: Vec<u64>,
     /// Lines to read, at most.
     pub limit: u64,
+}
+
+/// How lines are read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum What {
+    /// With labels: which two models of a row are compared.
+    Outcomes(Columns),
+    /// Without: a format, and the tables that stand in for labels.
+    Log(Packed),
 }
 
 /// A job ready to work.
@@ -83,9 +93,17 @@ impl Job {
             policies.push(Arc::new(Policy { name: name.as_str().into(), ..read }));
         }
         let [weak, strong] = job.backends;
+        let (form, predictions) = match &job.what {
+            What::Outcomes(columns) => (Form::Outcomes(*columns), Predictions::Domain(job.counts.domains())),
+            What::Log(packed) => {
+                let log = Unlabelled::unpacked(packed).map_err(|e| format!("{version} ({e})"))?;
+                let unknown = log.expected(&Posterior::none(), 0.0);
+                (Form::Log(Box::new(log)), Predictions::Tables(unknown))
+            }
+        };
         let setup = Setup {
             policies,
-            predictions: Predictions::Domain(job.counts.domains()),
+            predictions,
             local: job.local,
             cloud: job.cloud,
             weak: weak.into(),
@@ -98,7 +116,7 @@ impl Job {
         };
         let index: HashMap<String, usize> = job.names.into_iter().enumerate().map(|(i, name)| (name, i)).collect();
         let other = index.get(OTHER).copied().unwrap_or_default();
-        Ok(Ready { form: Form::Outcomes(job.columns), setup, index, other, dropped: job.dropped, limit: job.limit })
+        Ok(Ready { form, setup, index, other, dropped: job.dropped, limit: job.limit })
     }
 }
 

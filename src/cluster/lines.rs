@@ -5,8 +5,8 @@ use datafusion::common::Result;
 use datafusion::datasource::file_format::file_compression_type::FileCompressionType;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use object_store::path::Path;
-use object_store::{GetOptions, GetRange, ObjectStore};
+use object_store_013::path::Path;
+use object_store_013::{GetOptions, GetRange, ObjectStore};
 use serde::{Deserialize, Serialize};
 
 use super::sums::failed;
@@ -27,6 +27,8 @@ pub enum Packed {
     Gzip,
     /// With zstd.
     Zstd,
+    /// It is Parquet, whose pieces are row groups.
+    Columns,
 }
 
 impl Packed {
@@ -38,8 +40,11 @@ impl Packed {
         match head {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),
-            [b'P', b'A', b'R', b'1', ..] => {
-                Err("is Parquet, which is not read on a cluster; export it as JSONL".to_owned())
+            [b'P', b'A', b'R', b'1', ..] => Ok(Self::Columns),
+            [b'S', b'Q', b'L', b'i', b't', b'e', b' ', b'f', ..] => {
+                Err("is a journal: one process reads such a file, from its beginning to its end; a cluster reads what \
+                 `wattroute journal export --to parquet` or `--to jsonl` makes of it"
+                    .to_owned())
             }
             [b'B', b'Z', b'h', ..] | [0xfd, b'7', b'z', b'X', b'Z', ..] => {
                 Err("is packed with bzip2 or xz; gzip, zstd and plain text are read".to_owned())
@@ -50,20 +55,24 @@ impl Packed {
 
     fn engine(self) -> FileCompressionType {
         match self {
-            Self::No => FileCompressionType::UNCOMPRESSED,
+            Self::No | Self::Columns => FileCompressionType::UNCOMPRESSED,
             Self::Gzip => FileCompressionType::GZIP,
             Self::Zstd => FileCompressionType::ZSTD,
         }
     }
 }
 
-/// Lines that begin within a range of bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Lines that begin within a range of bytes of a file, or row groups of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Piece {
-    /// First byte.
+    /// Which of the log's files.
+    pub file: u64,
+    /// First byte, or first row group.
     pub start: u64,
-    /// First byte that is not in it; the log's size in the last piece, and in the only one of a packed log.
+    /// The first that is not in it; the file's size in its last piece, and in the only one of a packed one.
     pub end: u64,
+    /// Bytes as they lie in the store, for a progress bar.
+    pub bytes: u64,
     /// Number of the first line.
     pub first: u64,
 }

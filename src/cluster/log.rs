@@ -3,44 +3,61 @@
 use std::path::Path as File;
 use std::sync::Arc;
 
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store_013::path::Path;
+use object_store_013::{ObjectStore, ObjectStoreExt};
 use url::Url;
 
+use super::groups::groups;
 use super::lines::{Packed, Piece};
 use super::scan::{Log, Pieces};
 use super::stores::Stores;
+use crate::columnar::read::files;
+use crate::store;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 
 /// A log in its store.
 pub struct Found {
     /// The store.
     pub store: Arc<dyn ObjectStore>,
-    /// Its place there.
-    pub path: Path,
     /// Bytes as it lies there.
     pub size: u64,
+    sizes: Vec<u64>,
     log: Log,
 }
 
-/// Whether this is an address and not a file of this machine.
-pub fn is_address(name: &str) -> bool {
-    Url::parse(name).is_ok_and(|url| url.scheme().len() > 1)
+/// The address of the store and the places of the log's files in it.
+fn place(name: &str, found: store::Found) -> Result<(Url, Vec<Path>), String> {
+    let url = |file: &File| {
+        let whole = file.canonicalize().map_err(|e| format!("{name}: {e}"))?;
+        Url::from_file_path(&whole).map_err(|()| format!("{name}: is no file's name"))
+    };
+    let urls: Vec<Url> = match found {
+        store::Found::Here(folder) if folder.is_dir() => {
+            let files = files(&folder).map_err(|e| format!("{name}: {e}"))?;
+            files.iter().map(|file| url(file)).collect::<Result<_, _>>()?
+        }
+        store::Found::Here(file) => vec![url(&file)?],
+        store::Found::There(object) => vec![address(&object)?],
+        store::Found::Below(objects) => {
+            let parquet = objects.iter().filter(|o| o.address.key.extension() == Some("parquet"));
+            parquet.map(address).collect::<Result<_, _>>()?
+        }
+    };
+    let path = |url: &Url| Path::from_url_path(url.path()).map_err(|e| format!("{name}: {e}"));
+    let paths = urls.iter().map(path).collect::<Result<Vec<_>, _>>()?;
+    let mut store = urls.into_iter().next().ok_or_else(|| format!("{name}: is a folder without Parquet files"))?;
+    store.set_path("/");
+    Ok((store, paths))
 }
 
-/// Splits an address, or a file's name, into store and place.
-fn place(name: &str) -> Result<(Url, Path), String> {
-    let url = if is_address(name) {
-        Url::parse(name).map_err(|e| format!("{name}: {e}"))?
-    } else {
-        let whole = File::new(name).canonicalize().map_err(|e| format!("{name}: {e}"))?;
-        Url::from_file_path(&whole).map_err(|()| format!("{name}: is no file's name"))?
-    };
-    let path = Path::from_url_path(url.path()).map_err(|e| format!("{name}: {e}"))?;
-    let mut store = url;
-    store.set_path("/");
-    store.set_query(None);
-    Ok((store, path))
+fn address(object: &store::Object) -> Result<Url, String> {
+    if object.address.endpoint.is_some() {
+        return Err(format!(
+            "{object}: a cluster's processes find a store by their environment (AWS_ENDPOINT_URL): name the log s3://{}/{}",
+            object.address.bucket, object.address.key
+        ));
+    }
+    Url::parse(&object.address.name).map_err(|e| format!("{object}: {e}"))
 }
 
 impl Found {
@@ -48,30 +65,66 @@ impl Found {
     ///
     /// # Errors
     /// It is not there, or is packed in a way that is not read here.
-    pub async fn at(name: &str) -> Result<Self, String> {
-        let (url, path) = place(name)?;
+    pub async fn of(name: &str, found: store::Found) -> Result<Self, String> {
+        let (url, files) = place(name, found)?;
+        let told = |e: object_store_013::Error| format!("{name}: {e}");
         let store = Stores::default().get_store(&url).map_err(|e| format!("{name}: {e}"))?;
-        let size = store.head(&path).await.map_err(|e| format!("{name}: {e}"))?.size;
-        if size == 0 {
-            return Err(format!("{name}: holds no queries"));
+        let mut sizes = Vec::with_capacity(files.len());
+        for file in &files {
+            sizes.push(store.head(file).await.map_err(told)?.size);
         }
-        let head = store.get_range(&path, 0..size.min(8)).await.map_err(|e| format!("{name}: {e}"))?;
+        let (Some(first), Some(length)) = (files.first(), sizes.first().filter(|size| **size > 0)) else {
+            return Err(format!("{name}: holds no queries"));
+        };
+        let head = store.get_range(first, 0..(*length).min(16)).await.map_err(told)?;
         let packed = Packed::of(&head).map_err(|e| format!("{name}: {e}"))?;
-        let log = Log { store: url.as_str().trim_end_matches('/').to_owned() + "/", path: path.to_string(), packed };
-        Ok(Self { store, path, size, log })
+        let files = files.iter().map(Path::to_string).collect();
+        let log = Log { store: url.as_str().trim_end_matches('/').to_owned() + "/", files, packed };
+        Ok(Self { store, size: sizes.iter().sum(), sizes, log })
     }
 
-    /// How it is packed.
-    pub fn packed(&self) -> Packed {
-        self.log.packed
+    /// All of it, in pieces of about so many bytes: of whole lines, of row groups where it is Parquet, of all where it is packed. Lines count
+    /// from 2^40 times the piece's index.
+    ///
+    /// # Errors
+    /// The store's, or a file that is no Parquet among others that are.
+    pub async fn cut(&self, name: &str, bytes: u64) -> Result<Vec<Piece>, String> {
+        let bytes = bytes.max(1);
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (file, size) in (0..).zip(&self.sizes) {
+            match self.log.packed {
+                Packed::Columns => self.by_groups(name, file, bytes, &mut pieces).await?,
+                Packed::No => {
+                    pieces.extend((0..*size).step_by(usize::try_from(bytes).unwrap_or(usize::MAX)).map(|start| {
+                        let end = size.min(&(start + bytes)).to_owned();
+                        Piece { file, start, end, bytes: end - start, first: 0 }
+                    }))
+                }
+                Packed::Gzip | Packed::Zstd => {
+                    pieces.push(Piece { file, start: 0, end: *size, bytes: *size, first: 0 })
+                }
+            }
+        }
+        pieces.iter_mut().zip(0..).for_each(|(piece, i)| piece.first = (i << 40) + 1);
+        Ok(pieces)
     }
 
-    /// All of it, in pieces of about so many bytes; a packed log is one piece. Lines count from 2^40 times the piece's index.
-    pub fn cut(&self, bytes: u64) -> Vec<Piece> {
-        let bytes = if self.log.packed == Packed::No { bytes.max(1) } else { self.size };
-        let starts = (0..self.size).step_by(usize::try_from(bytes).unwrap_or(usize::MAX));
-        let piece = |(i, start): (u64, u64)| Piece { start, end: self.size.min(start + bytes), first: (i << 40) + 1 };
-        (0..).zip(starts).map(piece).collect()
+    async fn by_groups(&self, name: &str, file: u64, bytes: u64, into: &mut Vec<Piece>) -> Result<(), String> {
+        let path = self.log.files.get(usize::try_from(file).unwrap_or(usize::MAX));
+        let path = path.ok_or_else(|| format!("{name}: lost a file"))?;
+        let parsed = Path::parse(path).map_err(|e| format!("{name}: {e}"))?;
+        let all = groups(self.store.as_ref(), &parsed).await.map_err(|e| format!("{name}: {e}"))?;
+        let mut open: Option<Piece> = None;
+        for (index, group) in (0..).zip(&all) {
+            let own = group.bytes.end.saturating_sub(group.bytes.start);
+            let piece = open.get_or_insert(Piece { file, start: index, ..Piece::default() });
+            (piece.end, piece.bytes) = (index + 1, piece.bytes + own);
+            if piece.bytes >= bytes {
+                into.extend(open.take());
+            }
+        }
+        into.extend(open);
+        Ok(())
     }
 
     /// Some of its pieces, as they travel.

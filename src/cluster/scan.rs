@@ -21,9 +21,10 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, Repla
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
 use futures_util::{TryStreamExt, stream};
-use object_store::path::Path;
+use object_store_013::path::Path;
 use serde::{Deserialize, Serialize};
 
+use super::groups::Groups;
 use super::lines::{Batch, Packed, Piece, Reading};
 use super::sums::failed;
 
@@ -32,9 +33,9 @@ use super::sums::failed;
 pub struct Log {
     /// The store: scheme and authority.
     pub store: String,
-    /// The log's place in it.
-    pub path: String,
-    /// How it is packed.
+    /// The places of its files in it, in their order.
+    pub files: Vec<String>,
+    /// How they are packed.
     pub packed: Packed,
 }
 
@@ -54,7 +55,9 @@ pub fn schema() -> SchemaRef {
 
 /// The source's columns.
 fn places() -> SchemaRef {
-    Arc::new(Schema::new(["start", "end", "first"].map(|name| Field::new(name, DataType::UInt64, false)).to_vec()))
+    Arc::new(Schema::new(
+        ["file", "start", "end", "bytes", "first"].map(|name| Field::new(name, DataType::UInt64, false)).to_vec(),
+    ))
 }
 
 /// The table.
@@ -90,14 +93,23 @@ impl TableProvider for Table {
 /// A piece as a row.
 fn row(piece: &Piece) -> Result<RecordBatch> {
     let column = |x: u64| -> ArrayRef { Arc::new(UInt64Array::from(vec![x])) };
-    Ok(RecordBatch::try_new(places(), vec![column(piece.start), column(piece.end), column(piece.first)])?)
+    let Piece { file, start, end, bytes, first } = *piece;
+    Ok(RecordBatch::try_new(places(), [file, start, end, bytes, first].map(column).to_vec())?)
 }
 
 /// Rows as pieces.
 fn pieces(rows: &RecordBatch) -> Result<Vec<Piece>> {
     let columns: Vec<&UInt64Array> = rows.columns().iter().filter_map(|c| c.as_primitive_opt()).collect();
-    let [start, end, first] = columns.as_slice() else { return Err(failed("pieces are of another form")) };
-    let piece = |i| Piece { start: start.value(i), end: end.value(i), first: first.value(i) };
+    let [file, start, end, bytes, first] = columns.as_slice() else {
+        return Err(failed("pieces are of another form"));
+    };
+    let piece = |i| Piece {
+        file: file.value(i),
+        start: start.value(i),
+        end: end.value(i),
+        bytes: bytes.value(i),
+        first: first.value(i),
+    };
     Ok((0..rows.num_rows()).map(piece).collect())
 }
 
@@ -125,7 +137,7 @@ impl Scan {
 
 impl DisplayAs for Scan {
     fn fmt_as(&self, _kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Scan: {}{}", self.log.store, self.log.path)
+        write!(f, "Scan: {}{}", self.log.store, self.log.files.join(", "))
     }
 }
 
@@ -165,13 +177,22 @@ impl ExecutionPlan for Scan {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let store = context.runtime_env().object_store(ObjectStoreUrl::parse(&self.log.store)?)?;
-        let path = Path::parse(&self.log.path).map_err(|e| failed(&e.to_string()))?;
+        let files: Result<Vec<Path>> =
+            self.log.files.iter().map(|f| Path::parse(f).map_err(|e| failed(&e.to_string()))).collect();
+        let files: Arc<[Path]> = files?.into();
         let packed = self.log.packed;
         let rows = self.source.execute(partition, context)?;
         let each = rows.and_then(async |rows| Ok(stream::iter(pieces(&rows)?.into_iter().map(Ok))));
         let batches = each.try_flatten().and_then(move |piece| {
-            let (store, path) = (Arc::clone(&store), path.clone());
-            async move { Reading::open(store.as_ref(), &path, packed, &piece).await }
+            let (store, files) = (Arc::clone(&store), Arc::clone(&files));
+            async move {
+                let path = usize::try_from(piece.file).ok().and_then(|file| files.get(file));
+                let path = path.ok_or_else(|| failed("a piece is of no file of the log"))?;
+                match packed {
+                    Packed::Columns => Groups::open(store.as_ref(), path, &piece).await.map(Open::Rows),
+                    _ => Reading::open(store.as_ref(), path, packed, &piece).await.map(Open::Text),
+                }
+            }
         });
         let lines = batches.map_ok(|reading| {
             stream::try_unfold(reading, async |mut reading| {
@@ -180,6 +201,21 @@ impl ExecutionPlan for Scan {
             })
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema(), Box::pin(lines.try_flatten()))))
+    }
+}
+
+/// A piece being read.
+enum Open {
+    Text(Reading),
+    Rows(Groups),
+}
+
+impl Open {
+    async fn batch(&mut self) -> Result<Option<Batch>> {
+        match self {
+            Self::Text(reading) => reading.batch().await,
+            Self::Rows(groups) => groups.batch(),
+        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Object stores by a log's address: local files and S3-compatible stores, whose keys and endpoint are taken from the
-//! environment of each process (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT`, `AWS_ALLOW_HTTP`).
+//! environment of each process (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`).
 
 use std::sync::Arc;
 
 use datafusion::common::Result;
 use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use object_store::ObjectStore;
-use object_store::aws::AmazonS3Builder;
+use object_store_013::ObjectStore;
+use object_store_013::aws::AmazonS3Builder;
 use url::Url;
 
 use super::sums::failed;

@@ -86,6 +86,8 @@ impl Sum for Survey {
 pub struct Share {
     /// Lines with something in them.
     pub lines: u64,
+    /// Lines without a query, not in `lines`.
+    pub passed: u64,
     /// Lines that could not be used.
     pub bad: u64,
     /// The first few of them.
@@ -101,7 +103,7 @@ impl Sum for Share {
         let mut cases = Vec::with_capacity(lines.len());
         for (n, line) in lines.iter().filter(|(n, line)| *n <= ready.limit && !line.trim_ascii().is_empty()) {
             match ready.form.read(*n, line) {
-                Ok(None) => {}
+                Ok(None) => self.passed += 1,
                 Ok(Some(mut read)) => {
                     self.lines += 1;
                     read.case.domain_index = ready.domain(&read.case.domain);
@@ -122,6 +124,7 @@ impl Sum for Share {
 
     fn merge(&mut self, other: Self) {
         self.lines += other.lines;
+        self.passed += other.passed;
         self.bad += other.bad;
         self.first_bad.extend(other.first_bad);
         self.first_bad.sort();

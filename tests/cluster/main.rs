@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests own their clock and their tasks")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail")]
 
+#[path = "../support/s3.rs"]
 mod s3;
 
 use std::fs::{self, File};
@@ -14,10 +15,12 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
+use wattroute::classify::domain::DOMAINS;
 use wattroute::cluster::lines::Piece;
 use wattroute::cluster::order::Order;
 use wattroute::cluster::sums::{Part, Survey};
+use wattroute::columnar::write::{Kind, Writer};
 use wattroute::replay::learned::Names;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_wattroute");
@@ -224,6 +227,139 @@ fn logs_are_read_from_a_store_and_packed() {
     assert!(!said.status.success() && String::from_utf8_lossy(&said.stderr).contains("s3://logs/none.jsonl"));
 }
 
+/// Entries of a journal as their exports have them: two in the cloud of three, a tenth drawn, some scored, some of no use.
+fn entries(n: usize) -> Vec<Map<String, Value>> {
+    let entry = |i: usize| {
+        let cloud = i % 3 != 0;
+        let mut posterior = vec![0.0; DOMAINS];
+        posterior[i % DOMAINS] = 1.0;
+        let able = |place: &str| json!({ "place": place, "eligible": true });
+        let alternatives = json!([able("local"), able("cloud")]).to_string();
+        let mut row = json!({ "decision_id": format!("d{i}"), "arrived_ms": 1_700_000_000_000_u64 + 40 * i as u64, "endpoint": "chat",
+            "outcome": "ok", "place": if cloud { "cloud" } else { "local" }, "attempts": 1, "alternatives": alternatives,
+            "propensity": if i % 10 == 0 { 0.1 } else { 0.9 }, "posterior": posterior, "input_tokens": 50 + i % 90,
+            "output_tokens": 20 + i % 70, "feedback": f64::from(u8::from(i % 4 != 0)) });
+        match i % 1000 {
+            // Asked for a decision only; seen before; damaged; before those around it.
+            5 => row["endpoint"] = "route".into(),
+            6 => row["decision_id"] = format!("d{}", i - 3).into(),
+            7 => row["decision_id"] = Value::Null,
+            8 => row["arrived_ms"] = (1_700_000_000_000_u64 + 40 * (i as u64 - 6)).into(),
+            _ => {}
+        }
+        row.as_object().unwrap().clone()
+    };
+    (0..n).map(entry).collect()
+}
+
+fn lines_of(rows: &[Map<String, Value>]) -> String {
+    rows.iter().map(|row| Value::Object(row.clone()).to_string() + "\n").collect()
+}
+
+fn parquet(path: &Path, rows: &[Map<String, Value>]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let text = ["decision_id", "endpoint", "outcome", "place", "alternatives"].map(|name| (name, Kind::Text));
+    let whole = ["arrived_ms", "attempts", "input_tokens", "output_tokens"].map(|name| (name, Kind::Whole));
+    let other = [("propensity", Kind::Real), ("feedback", Kind::Real), ("posterior", Kind::Reals)];
+    let columns = [&text[..], &whole[..], &other[..]].concat();
+    let mut writer = Writer::new(File::create(path).unwrap(), &columns).unwrap();
+    rows.iter().for_each(|row| writer.push(row).unwrap());
+    writer.close().unwrap();
+}
+
+/// A log without labels, in one process or more; without what a cluster does not give.
+fn unlabelled(log: &Path, more: &[&str]) -> Value {
+    let pair = [
+        "--weak",
+        "llama-3.1-8b-instruct",
+        "--strong",
+        "gemini-1.5-pro-002",
+        "--policy",
+        "balanced",
+        "--policy",
+        "fast",
+    ];
+    let mut command = Command::new(PROGRAM);
+    command.args(["replay", "--json", "--log"]).arg(log).args(pair).args(more);
+    let mut told = outcome(command);
+    for policy in told["policies"].as_array_mut().unwrap() {
+        policy["load"] = Value::Null;
+    }
+    let waits = |a: &Value| a.as_str().is_some_and(|a| a.starts_with("arrivals:"));
+    let warned = |w: &Value| w.as_str().is_some_and(|w| w.contains("overloaded"));
+    told["assumptions"].as_array_mut().unwrap().retain(|a| !waits(a));
+    told["warnings"].as_array_mut().unwrap().retain(|w| !warned(w));
+    told
+}
+
+#[test]
+fn logs_without_labels_are_replayed_as_text_and_as_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = |name: &str| folder.path().join(name);
+    let rows = entries(40_000);
+    fs::write(here("journal.jsonl"), lines_of(&rows)).unwrap();
+    // Days of several row groups, and one that is unfinished.
+    parquet(&here("days/day=2026-11-22/part-0.parquet"), &rows[..25_000]);
+    parquet(&here("days/day=2026-11-23/part-0.parquet"), &rows[25_000..]);
+    fs::write(here("days/.unfinished"), "").unwrap();
+    let trace: String = (0..9000).map(|i| format!("{},{},{}\n", 70 * i, 300 + i % 40, 80)).collect();
+    fs::write(here("trace.csv"), format!("arrival_ms,in_tokens,out_tokens\n{trace}bad\n")).unwrap();
+    let ask = |i: usize| {
+        let text =
+            ["Is an oral contract for the sale of land enforceable?", "Write a Python function that sorts a list."]
+                [i % 2];
+        json!({ "timestamp": 1_700_000_000 + i, "conversation": [{ "role": "user", "content": format!("{text} ({i})") }] })
+    };
+    fs::write(here("chats.jsonl"), (0..3000).map(|i| format!("{}\n", ask(i))).collect::<String>()).unwrap();
+    let cluster = Cluster::start(folder.path(), 1, &[]);
+    let on = ["--cluster", cluster.scheduler.as_str(), "--piece", "262144"];
+    for name in ["journal.jsonl", "days", "trace.csv", "chats.jsonl"] {
+        let alone = unlabelled(&here(name), &[]);
+        assert!(alone["log"]["replayed"].as_u64().unwrap() >= 3000, "{name} {}", alone["log"]);
+        assert!(same("", &alone, &unlabelled(&here(name), &on)) > 300, "{name}");
+    }
+    let both = ["journal.jsonl", "days"].map(|name| unlabelled(&here(name), &on));
+    assert_eq!((&both[0]["log"]["bad"], &both[0]["log"]["duplicates"]), (&json!(80), &json!(40)));
+    assert_eq!(
+        (&both[0]["log"]["passed_over"], both[0]["log"]["clock_backwards"].as_u64() > Some(30)),
+        (&json!(40), true)
+    );
+    assert_eq!(both[0]["policies"], both[1]["policies"], "the same log as text and as columns");
+    // A journal's own file is no log that can be cut, and what to do instead is said.
+    fs::write(here("journal.db"), "SQLite format 3\0 and so on").unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(["replay", "--log"]).arg(here("journal.db")).args(["--weak", "smollm2-135m", "--strong", "gpt-4o"]);
+    let said = command.args(on).output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stderr).contains("journal export --to parquet"), "{said:?}");
+}
+
+/// An interrupt between two waves of pieces: what was read so far, marked as partial.
+#[test]
+fn an_interrupt_gives_the_partial_result_of_a_cluster_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = table(folder.path(), 2);
+    let cluster = Cluster::start(folder.path(), 1, &[]);
+    let own = cluster.executors[0].1.clone();
+    let client = replay(log.to_str().unwrap(), &["--cluster", &cluster.scheduler, "--piece", "32768"]).spawn().unwrap();
+    let began = Instant::now();
+    while !holds_a_file(&own) {
+        assert!(began.elapsed() < PATIENCE, "the executor never worked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = Command::new("kill").args(["-INT", &client.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let done = client.wait_with_output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let told: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(
+        told["complete"] == json!(false) && told["warnings"].to_string().contains("PARTIAL: stopped after "),
+        "{}",
+        told["log"]
+    );
+    let replayed = told["log"]["replayed"].as_u64().unwrap();
+    assert!(replayed > 0 && replayed < 24_000, "{replayed}");
+}
+
 #[test]
 fn pieces_are_numbered_through_and_a_key_counts_once() {
     let part = |first, lines, queries| Part { first, lines, queries, domains: vec![(0, "a".to_owned())] };
@@ -234,7 +370,10 @@ fn pieces_are_numbered_through_and_a_key_counts_once() {
             part(1, 2, vec![(0, 7, None)]),
         ],
     };
-    let mut pieces = [Piece { start: 0, end: 5, first: 1 }, Piece { start: 5, end: 9, first: (1 << 40) + 1 }];
+    let mut pieces = [
+        Piece { end: 5, first: 1, ..Piece::default() },
+        Piece { start: 5, end: 9, first: (1 << 40) + 1, ..Piece::default() },
+    ];
     let mut order = Order::new(u64::MAX, Names::default());
     order.take(survey, &mut pieces);
     assert_eq!(pieces.map(|p| p.first), [1, 4]);
