@@ -19,11 +19,22 @@ pub enum Redirects {
 
 /// TCP and TLS; a healthy peer needs well under a second.
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// The same where a store is asked, or the machine's own role: both are near or not there.
+const STORE_CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// Between two reads of a body.
 const READ_WAIT: Duration = Duration::from_secs(30);
 
 /// A client with limits. Callers that know how long an answer may take set a total timeout on their request.
 pub fn client(redirects: Redirects) -> Result<reqwest::Client, reqwest::Error> {
+    built(redirects, CONNECT_WAIT)
+}
+
+/// A client for object stores.
+pub fn of_stores() -> Result<reqwest::Client, reqwest::Error> {
+    built(Redirects::Never, STORE_CONNECT_WAIT)
+}
+
+fn built(redirects: Redirects, connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // An error means that a provider is installed already, which is all that is needed.
@@ -46,7 +57,7 @@ pub fn client(redirects: Redirects) -> Result<reqwest::Client, reqwest::Error> {
         .redirect(policy)
         .no_proxy()
         .referer(false)
-        .connect_timeout(CONNECT_WAIT)
+        .connect_timeout(connect)
         .read_timeout(READ_WAIT)
         .user_agent(concat!("wattroute/", env!("CARGO_PKG_VERSION")))
         .build()

@@ -34,7 +34,8 @@
 //! - A broken answer never looks finished: [`relay`] sends an error event and aborts, and never writes `[DONE]` itself.
 //! - Unknown energy is null, never 0 ([`energy::Joules::UNKNOWN`]), and every figure carries its [`energy::Basis`].
 //! - `policy`, `predict`, `tables`, `classify` and `lla` know nothing of HTTP, sockets or clocks; only `engine` knows
-//!   candle; only `edge` knows hyper's server; the environment is read in [`config`] only; time comes from [`clock`].
+//!   candle; only `edge` knows hyper's server; the environment is read in [`config`] only, but for the
+//!   keys of object stores ([`store`]); time comes from [`clock`].
 //!
 //! # Reading order
 //!
@@ -82,6 +83,7 @@ pub mod shadow;
 pub mod signals;
 pub mod state;
 pub mod sticky;
+pub mod store;
 pub mod tables;
 pub mod tee;
 pub mod tier;

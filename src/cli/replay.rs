@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::bar::Shown;
 use self::costs::Costs;
 use self::keeping::{Keeping, stop_on_interrupt};
 use super::say;
+use crate::config::units;
 use crate::policy::{self, Policy};
 use crate::replay::outcome::Outcome;
 use crate::replay::page::{self, texts};
@@ -32,12 +34,18 @@ pub const DEFAULTS: [&str; 7] =
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --policy balanced --policy my.toml --diff balanced my
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --rate 2 --seats 4 --json --out result.json
   wattroute replay --outcomes mine.jsonl.gz --weak small --strong large --html page.html --with-text
-  wattroute replay --journal journal.db --weak llama-3.1-8b-instruct --strong gemini-1.5-pro-002
+  wattroute replay --journal journal.db --since 30d --weak llama-3.1-8b-instruct --strong gemini-1.5-pro-002
+  wattroute replay --outcomes s3://bucket/june.jsonl.gz --weak small --strong large
   wattroute replay --log big.jsonl.zst --weak mine.json --strong theirs.json --checkpoint big.state --resume
 
 An outcome table is NAME.jsonl.gz, one query a line with arrays `ok` (or `score`), `out_chars`, `cost_usd`, `latency_ms`, one entry
-per model, and NAME.models.json beside it with `models`: the order of those arrays. Rows that tell what was done live, `action` (local or
-cloud), its `propensity` and a `reward`, are also judged off-policy (IPS, SNIPS, doubly robust). Exit codes: 0 done, 1 failed, 2 usage.")]
+per model, and NAME.models.json beside it with `models`: the order of those arrays. Rows of any log that tell what was done live, `action`
+(local or cloud), its `propensity` and a `reward` (columns of CSV; in JSON at the top, or inside `metadata` or `properties`), are also
+judged off-policy (IPS, SNIPS, doubly robust).
+
+Files are paths or addresses: file:///path, s3://bucket/key, https://host/bucket/key of an S3-compatible store. Keys, region and endpoint
+of a store come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL,
+AWS_ALLOW_HTTP. Exit codes: 0 done, 1 failed, 2 usage.")]
 pub struct Args {
     /// Outcome table: plain, gzip, zstd or Parquet
     #[arg(long, value_name = "NAME.jsonl.gz", required_unless_present_any = ["log", "journal"])]
@@ -88,6 +96,9 @@ pub struct Args {
     /// Lines to read, at most
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
+    /// Of a log with dates, only what arrived within this time, such as 24h or 7d
+    #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with_all = ["outcomes", "checkpoint"])]
+    since: Option<Duration>,
     #[command(flatten)]
     costs: Costs,
     /// Queries per second, arriving at random, in place of logged times
@@ -139,7 +150,7 @@ pub fn run(_config: Option<&Path>, args: &Args) -> ExitCode {
     let checkpoint = request.checkpoint.clone();
     let done = match &args.cluster {
         None => run::run(&request, &watch),
-        Some(scheduler) => on_cluster(args, scheduler, request, &watch),
+        Some(scheduler) => on_cluster(args, scheduler, &request, &watch),
     };
     bar.end();
     let outcome = match done {
@@ -156,12 +167,12 @@ pub fn run(_config: Option<&Path>, args: &Args) -> ExitCode {
 }
 
 #[cfg(not(feature = "cluster"))]
-fn on_cluster(_args: &Args, _scheduler: &str, _request: Request, _watch: &Watch) -> Result<Outcome, String> {
+fn on_cluster(_args: &Args, _scheduler: &str, _request: &Request, _watch: &Watch) -> Result<Outcome, String> {
     Err(super::cluster::MISSING.to_owned())
 }
 
 #[cfg(feature = "cluster")]
-fn on_cluster(args: &Args, scheduler: &str, request: Request, watch: &Watch) -> Result<Outcome, String> {
+fn on_cluster(args: &Args, scheduler: &str, request: &Request, watch: &Watch) -> Result<Outcome, String> {
     use crate::cluster::run::{Cluster, run};
     let named = args.policy.iter().chain(args.diff.iter().flatten()).map(String::as_str);
     let mut texts = std::collections::HashMap::new();
@@ -259,6 +270,7 @@ fn request(args: &Args) -> Result<Request, String> {
         seed: args.seed,
         strict: args.strict,
         limit: args.limit,
+        since_s: args.since.map(|ago| super::since_ms(Some(ago)) as f64 / 1e3),
         rate: args.rate,
         seats: args.seats,
         checkpoint: args.keeping.checkpoint(),

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::replay::DEFAULTS;
 use super::{fail, say, serve};
-use crate::clock;
 use crate::config::checked::{Config, Kind};
 use crate::config::units;
 use crate::journal::JournalError;
@@ -23,7 +22,7 @@ use crate::replay::outcome::Outcome;
 use crate::replay::run::{self, Ask, Predictor, Request, Watch};
 use crate::replay::shapes::JOURNAL;
 use crate::report::Joined;
-use crate::tables;
+use crate::{store, tables};
 
 /// Draw measured tables, or a journal with tables and a replay: a page that needs nothing else, JSON, and PNGs
 #[derive(clap::Args)]
@@ -39,10 +38,10 @@ pub struct Args {
     /// JSON files, or names of shipped tables; with a journal, by default those of the configured backends
     #[arg(long, required_unless_present = "journal", num_args = 1..)]
     tables: Vec<PathBuf>,
-    /// A journal: what happened, joined with the tables and with a replay under the shipped policies
+    /// A journal, as a path or an address: what happened, joined with the tables and with a replay under the shipped policies
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
-    /// Of the journal, only what arrived within this time, such as 24h or 7d; the replay is of all of it
+    /// Of the journal, only what arrived within this time, such as 24h or 7d
     #[arg(long, value_name = "TIME", value_parser = units::duration, requires = "journal")]
     since: Option<Duration>,
     /// Table of the local side of the replay [default: that of the first configured local backend]
@@ -94,12 +93,13 @@ pub fn run(file: Option<&Path>, args: &Args) -> ExitCode {
 /// The journal's sums, the tables of its backends and a replay of it. Only a journal that cannot be read is an error: what else is
 /// not to be had is missing on the page.
 fn joined(args: &Args, config: &Config, journal: &Path, date: String) -> Result<Joined, String> {
-    let since =
-        args.since.map_or(0, |s| clock::unix_ms().saturating_sub(u64::try_from(s.as_millis()).unwrap_or(u64::MAX)));
-    let filter = Filter { since_ms: since, tenant: None };
+    let since_ms = super::since_ms(args.since);
+    let filter = Filter { since_ms, tenant: None };
+    let brought = store::find(journal)?.bring()?;
+    let file = brought.path();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let read =
-        async { Ok::<_, JournalError>((stats::stats(journal, &filter).await?, stats::hours(journal, &filter).await?)) };
+        async { Ok::<_, JournalError>((stats::stats(file, &filter).await?, stats::hours(file, &filter).await?)) };
     let traffic = runtime.block_on(read).map_err(|e| e.to_string())?;
     drop(runtime);
     let side = |named: &Option<String>, place: Place| named.clone().or_else(|| table_of(config, place));
@@ -114,7 +114,10 @@ fn joined(args: &Args, config: &Config, journal: &Path, date: String) -> Result<
         return Err(why.clone());
     }
     let replay = match (weak, strong) {
-        (Some(weak), Some(strong)) => replayed(journal, weak, strong, config),
+        (Some(weak), Some(strong)) => replayed((file, since_ms), weak, strong, config).map(|mut outcome| {
+            outcome.log.file = journal.display().to_string();
+            outcome
+        }),
         _ => Err("no table of a local and of a cloud backend is configured: --weak and --strong name two".to_owned()),
     };
     Ok(Joined { date, traffic, tables, replay })
@@ -129,7 +132,12 @@ fn table_of(config: &Config, place: Place) -> Option<String> {
     })
 }
 
-fn replayed(journal: &Path, weak: String, strong: String, config: &Config) -> Result<Outcome, String> {
+fn replayed(
+    (journal, since_ms): (&Path, u64),
+    weak: String,
+    strong: String,
+    config: &Config,
+) -> Result<Outcome, String> {
     let policies: Result<Vec<_>, _> = DEFAULTS.iter().map(|name| policy::load(name, None)).collect();
     let request = Request {
         file: journal.to_owned(),
@@ -143,6 +151,7 @@ fn replayed(journal: &Path, weak: String, strong: String, config: &Config) -> Re
         seed: 1,
         strict: false,
         limit: None,
+        since_s: Some(since_ms as f64 / 1e3),
         rate: None,
         seats: 1,
         checkpoint: None,
@@ -155,10 +164,15 @@ fn subjects(paths: &[PathBuf]) -> Result<Vec<Subject>, String> {
     let mut out: Vec<Subject> = Vec::new();
     for path in paths {
         let name = path.display().to_string();
-        let found = tables::find(Some(path), &name).map_err(|problems| problems.to_string())?;
+        let here = store::find(path)?.bring()?;
+        let found = tables::find(Some(here.path()), &name).map_err(|problems| problems.to_string())?;
         let table = found.ok_or_else(|| format!("{name}: no such table"))?;
-        let beside = path.with_extension("records.jsonl");
-        let answers = if beside.is_file() { Some(record::read(&beside)?) } else { None };
+        // Where nothing lies beside a table in a store, its answers are missing as they are on a disk.
+        let beside = store::find(&path.with_extension("records.jsonl")).and_then(|beside| beside.bring());
+        let answers = match beside {
+            Ok(beside) if beside.path().is_file() => Some(record::read(beside.path())?),
+            _ => None,
+        };
         out.push(Subject::new(table.model.clone(), (*table).clone(), answers.as_ref()));
     }
     let all: Vec<tables::Table> = out.iter().map(|s| s.table.clone()).collect();

@@ -3,5 +3,6 @@
 //! Rows go through one at a time, a row group at most is held; a file that is cut off is an error, because its end holds where
 //! everything else is.
 
+pub mod parts;
 pub mod read;
 pub mod write;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use parquet::basic::Compression;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
@@ -38,38 +40,54 @@ fn gather(folder: &Path, deep: u32, found: &mut Vec<PathBuf>) -> std::io::Result
     Ok(())
 }
 
-/// Gives every row of files away as lines of JSON, in blocks, with the share of all bytes that was read; `give` says whether it wants
-/// more.
+/// Gives every row of a file away as lines of JSON, in blocks, with the share of it that was read; `give` says whether it wants more.
+/// `name` is what errors call the file. Says whether more was wanted to the end.
 ///
 /// # Errors
 /// File and row where it is no Parquet, is cut off, damaged or packed in a way that is not read here.
-pub fn lines(parts: &[PathBuf], give: &mut dyn FnMut(Vec<u8>, f64) -> bool) -> Result<(), String> {
-    let size = |path: &PathBuf| path.metadata().map_or(0, |m| m.len()) as f64;
-    let all = parts.iter().map(size).sum::<f64>().max(1.0);
-    let mut before = 0.0;
+pub fn lines(name: &str, path: &Path, give: &mut dyn FnMut(Vec<u8>, f64) -> bool) -> Result<bool, String> {
+    let reader = open(path).map_err(|why| format!("{name}: {why}"))?;
+    let rows = reader.metadata().file_metadata().num_rows().max(1) as f64;
     let mut block = Vec::with_capacity(BLOCK + 4096);
-    for part in parts {
-        let reader = open(part)?;
-        let rows = reader.metadata().file_metadata().num_rows().max(1) as f64;
-        let own = size(part);
-        for (n, row) in RowIter::from_file_into(Box::new(reader)).enumerate() {
-            let row = row.map_err(|e| format!("{}: row {}: {e}", part.display(), n + 1))?;
-            object(&mut block, &row);
-            block.push(b'\n');
-            if block.len() >= BLOCK && !give(std::mem::take(&mut block), (before + own * n as f64 / rows) / all) {
-                return Ok(());
-            }
+    for (n, row) in RowIter::from_file_into(Box::new(reader)).enumerate() {
+        let row = row.map_err(|e| format!("{name}: row {}: {e}", n + 1))?;
+        object(&mut block, &row);
+        block.push(b'\n');
+        if block.len() >= BLOCK && !give(std::mem::take(&mut block), n as f64 / rows) {
+            return Ok(false);
         }
-        before += own;
     }
-    give(block, 1.0);
-    Ok(())
+    Ok(give(block, 1.0))
 }
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>, String> {
-    let told = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-    let file = File::open(path).map_err(|e| told(&e))?;
-    SerializedFileReader::new(file).map_err(|e| told(&format!("is cut off or no Parquet: {e}")))
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    let reader = SerializedFileReader::new(file).map_err(|e| format!("is cut off or no Parquet: {e}"))?;
+    unpackable(reader.metadata())?;
+    Ok(reader)
+}
+
+/// A column whose packing this program cannot undo is named before the first row.
+pub(super) fn unpackable(file: &ParquetMetaData) -> Result<(), String> {
+    let columns = file.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let odd = columns
+        .map(|c| (c.column_path(), c.compression()))
+        .find(|(_, packing)| matches!(packing, Compression::BROTLI(_) | Compression::LZO));
+    odd.map_or(Ok(()), |(column, packing)| {
+        let name = packing.to_string();
+        let name = name.split('(').next().unwrap_or_default();
+        Err(format!(
+            "column `{}` is packed with {name}; snappy, gzip, zstd, lz4 and none at all are read",
+            column.string()
+        ))
+    })
+}
+
+/// A row as a line of JSON, without its end.
+pub(super) fn line(row: &Row) -> Vec<u8> {
+    let mut out = Vec::new();
+    object(&mut out, row);
+    out
 }
 
 fn object(out: &mut Vec<u8>, row: &Row) {

@@ -211,7 +211,7 @@ mod tests {
         rows.iter().for_each(|row| writer.push(row.as_object().unwrap()).unwrap());
         writer.close().unwrap();
         let mut text = Vec::new();
-        read::lines(std::slice::from_ref(&path), &mut |block, _| {
+        read::lines("x.parquet", &path, &mut |block, _| {
             text.extend(block);
             true
         })
@@ -222,7 +222,7 @@ mod tests {
         // Cut off: an error, not fewer rows.
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
-        let e = read::lines(std::slice::from_ref(&path), &mut |_, _| true).unwrap_err();
+        let e = read::lines("x.parquet", &path, &mut |_, _| true).unwrap_err();
         assert!(e.contains("cut off or no Parquet"), "{e}");
         assert!(read::files(&folder.path().join("none")).is_err());
     }

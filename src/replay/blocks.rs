@@ -2,7 +2,7 @@
 //!
 //! Invariant: a reader that ends without saying so is an error, never a shorter log.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Blocks that wait for whoever reads.
@@ -15,6 +15,9 @@ pub struct Blocks {
     at: usize,
     ended: bool,
 }
+
+/// The kind of an error that a producer told, whatever reads through it: its words are meant for people as they are.
+pub const FAILED: ErrorKind = ErrorKind::BrokenPipe;
 
 enum Item {
     Block(Vec<u8>),
@@ -55,8 +58,8 @@ impl Read for Blocks {
             match self.receive.recv() {
                 Ok(Item::Block(block)) => (self.block, self.at) = (block, 0),
                 Ok(Item::End) => self.ended = true,
-                Ok(Item::Failed(why)) => return Err(std::io::Error::other(why)),
-                Err(_) => return Err(std::io::Error::other("the reader ended before the log did")),
+                Ok(Item::Failed(why)) => return Err(std::io::Error::new(FAILED, why)),
+                Err(_) => return Err(std::io::Error::new(FAILED, "the reader ended before the log did")),
             }
         }
         let rest = self.block.get(self.at..).unwrap_or_default();

@@ -15,6 +15,7 @@ use super::queue::Device;
 use super::run::{Ask, Request};
 use super::whole;
 use crate::policy::Policy;
+use crate::store::{self, Found, Object};
 
 /// First bytes: what it is, and the layout.
 const MARK: &[u8] = b"wattroute replay 1\n";
@@ -129,6 +130,7 @@ fn facts(request: &Request) -> Result<Facts, String> {
         seed,
         strict,
         limit,
+        since_s,
         rate,
         seats,
         checkpoint: _,
@@ -141,7 +143,7 @@ fn facts(request: &Request) -> Result<Facts, String> {
     };
     let all = [
         ("wattroute", env!("CARGO_PKG_VERSION").to_owned()),
-        ("the log", content(file).map_err(|e| format!("{}: {e}", file.display()))?),
+        ("the log", look(file)?),
         ("its format", format),
         ("--weak", weak.clone()),
         ("--strong", strong.clone()),
@@ -152,10 +154,22 @@ fn facts(request: &Request) -> Result<Facts, String> {
         ("--seed", seed.to_string()),
         ("--strict", strict.to_string()),
         ("--limit", format!("{limit:?}")),
+        ("--since", format!("{since_s:?}")),
         ("--rate", format!("{rate:?}")),
         ("--seats", seats.to_string()),
     ];
     Ok(all.into_iter().map(|(what, is)| (what.to_owned(), is)).collect())
+}
+
+/// What tells a log from another: of an object, its length and what the store calls its version.
+fn look(path: &Path) -> Result<String, String> {
+    let one =
+        |object: &Object| format!("{} bytes, {}", object.size, object.version.as_deref().unwrap_or("of no version"));
+    match store::find(path)? {
+        Found::Here(path) => content(&path).map_err(|e| format!("{}: {e}", path.display())),
+        Found::There(object) => Ok(one(&object)),
+        Found::Below(objects) => Ok(objects.iter().map(one).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 /// Length, and a hash of the beginning and the end: to read all of a log twice would cost more than it tells.

@@ -3,10 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::case::{Arm, Case, hash, stem};
 use super::foreseen::Foreseer;
 use super::outcomes::{self, Columns, Model, Read};
 use super::predictions::Expected;
+use super::run::Request;
 use super::shapes::{self, JOURNAL, Kind};
 use super::source::Lines;
 use crate::classify::Classifier;
@@ -53,11 +56,22 @@ impl Form {
     }
 }
 
+/// How a log without labels is read, as it travels to other processes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Packed {
+    format: String,
+    columns: Option<shapes::Columns>,
+    /// Name and table of the weak and of the strong side.
+    sides: [(String, String); 2],
+    since_s: Option<f64>,
+}
+
 /// A log without labels, and the tables that stand in for them.
 pub struct Unlabelled {
     kind: Kind,
     weak: Outlook,
     strong: Outlook,
+    since_s: Option<f64>,
     classifier: Arc<Classifier>,
 }
 
@@ -66,7 +80,8 @@ impl Unlabelled {
     ///
     /// # Errors
     /// The format is not known, or a table is not.
-    pub fn open(file: &Path, named: Option<&str>, weak: &str, strong: &str) -> Result<Self, String> {
+    pub fn open(request: &Request, named: Option<&str>) -> Result<Self, String> {
+        let file = &request.file;
         let mut lines = Lines::open(file)?;
         let first = loop {
             let Some(chunk) = lines.chunk(1)? else { return Err(format!("{}: holds no queries", file.display())) };
@@ -84,8 +99,37 @@ impl Unlabelled {
             let table = tables::find(Some(Path::new(name)), name).map_err(|e| format!("{name}: {e}"))?;
             Ok(Outlook::new(name.into(), place, Capabilities::ANY, table))
         };
+        let (weak, strong) = (side(&request.weak, Place::Local)?, side(&request.strong, Place::Cloud)?);
+        Ok(Self { kind, weak, strong, since_s: request.since_s, classifier: Classifier::shipped() })
+    }
+
+    /// As other processes need it.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub fn packed(&self) -> Result<Packed, String> {
+        let side = |side: &Outlook| -> Result<(String, String), String> {
+            let table = side.table.as_ref().ok_or_else(|| format!("{}: has no table", side.backend))?;
+            Ok((side.backend.to_string(), serde_json::to_string(&**table).map_err(|e| e.to_string())?))
+        };
+        let (format, columns) = (self.kind.name().to_owned(), self.kind.columns());
+        Ok(Packed { format, columns, sides: [side(&self.weak)?, side(&self.strong)?], since_s: self.since_s })
+    }
+
+    /// Back again.
+    ///
+    /// # Errors
+    /// It was packed by another version.
+    pub fn unpacked(packed: &Packed) -> Result<Self, String> {
+        let kind = packed.columns.map(Kind::Csv).or_else(|| Kind::named(&packed.format));
+        let kind = kind.ok_or_else(|| format!("no format `{}`", packed.format))?;
+        let side = |(name, table): &(String, String), place| -> Result<Outlook, String> {
+            let table: Table = serde_json::from_str(table).map_err(|e| format!("{name}: {e}"))?;
+            Ok(Outlook::new(name.as_str().into(), place, Capabilities::ANY, Some(Arc::new(table))))
+        };
+        let [weak, strong] = &packed.sides;
         let (weak, strong) = (side(weak, Place::Local)?, side(strong, Place::Cloud)?);
-        Ok(Self { kind, weak, strong, classifier: Classifier::shipped() })
+        Ok(Self { kind, weak, strong, since_s: packed.since_s, classifier: Classifier::shipped() })
     }
 
     /// The models of both sides.
@@ -117,6 +161,9 @@ impl Unlabelled {
             return Ok(None);
         }
         let Some(logged) = shapes::read(self.kind, bytes)? else { return Ok(None) };
+        if self.since_s.is_some_and(|since| logged.at.is_some_and(|at| at < since)) {
+            return Ok(None);
+        }
         let posterior = match logged.posterior {
             Some(known) => known,
             None if logged.text.is_empty() => Posterior::none(),

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::arrays::{mean, most, number, pair, signed};
 use super::case::{Arm, Case, Logged, hash, stem};
 use crate::config::problem::did_you_mean;
+use crate::store;
 use crate::verify::{Evidence, Expected};
 
 /// Characters of one token, where a log counts characters.
@@ -71,10 +72,10 @@ impl Models {
     pub fn beside(table: &Path) -> Result<Self, String> {
         let path = Self::path(table);
         let file = path.display();
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            format!("{file}: {e}; an outcome table needs this file beside it, with `models`: the order of its arrays")
+        let text = store::bytes(&path).map_err(|e| {
+            format!("{e}; an outcome table needs this file beside it, with `models`: the order of its arrays")
         })?;
-        let models: Self = serde_json::from_str(&text).map_err(|e| format!("{file}:{}: {e}", e.line()))?;
+        let models: Self = serde_json::from_slice(&text).map_err(|e| format!("{file}:{}: {e}", e.line()))?;
         let twice = models.models.iter().enumerate().find(|(i, m)| models.models.iter().take(*i).any(|o| o.id == m.id));
         match twice {
             _ if models.models.is_empty() => Err(format!("{file}: `models` is empty")),

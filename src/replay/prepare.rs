@@ -13,7 +13,7 @@ use super::predictions::Predictions;
 use super::reader::Reader;
 use super::run::{Ask, Predictor, Request};
 use super::simulate::Setup;
-use super::source::Lines;
+use super::source::{self, Lines};
 use super::taxonomy::domain_of;
 use crate::classify::domain::Posterior;
 use crate::tables::Table;
@@ -101,7 +101,7 @@ fn labelled(request: &Request) -> Result<Opened, String> {
 }
 
 fn unlabelled(request: &Request, format: Option<&str>) -> Result<Opened, String> {
-    let log = Unlabelled::open(&request.file, format, &request.weak, &request.strong)?;
+    let log = Unlabelled::open(request, format)?;
     Ok(Opened {
         models: Models::default(),
         own: log.local_table(),
@@ -120,7 +120,7 @@ pub struct Gathered {
     pub setup: Setup,
     /// The queries, in the log's order.
     pub cases: Vec<Case>,
-    /// BLAKE3 of the file, first 16 hex digits.
+    /// BLAKE3 of the log, first 16 hex digits.
     pub hash: String,
 }
 
@@ -140,9 +140,5 @@ pub fn gather(request: &Request) -> Result<Gathered, String> {
             }
         }
     }
-    let mut hasher = blake3::Hasher::new();
-    let read = std::fs::File::open(&request.file).and_then(|mut file| std::io::copy(&mut file, &mut hasher));
-    read.map_err(|e| format!("{}: {e}", request.file.display()))?;
-    let hash = hasher.finalize().to_hex().chars().take(16).collect();
-    Ok(Gathered { setup, cases, hash })
+    Ok(Gathered { setup, cases, hash: source::hash(&request.file)? })
 }

@@ -66,6 +66,8 @@ pub struct Request {
     pub strict: bool,
     /// Lines to read, at most.
     pub limit: Option<u64>,
+    /// Of a log without labels, only what arrived then or later: seconds since 1970.
+    pub since_s: Option<f64>,
     /// Queries per second where the log has no arrival times.
     pub rate: Option<f64>,
     /// Queries that the local device works on at a time.
@@ -110,9 +112,9 @@ pub fn run(request: &Request, watch: &Watch) -> Result<Outcome, String> {
 pub fn finish(prepared: Prepared<'_>, (partial, devices, complete): &Pass, seconds: f64) -> Result<Outcome, String> {
     let Prepared { mut reader, learned, setup, models, weak, strong } = prepared;
     let request = reader.request;
-    let mut outcome = begun(&mut reader, &setup, &learned, &models, partial)?;
+    let mut outcome = begun(&mut reader, &setup, (&learned, &models), (partial, *complete))?;
     outcome.log.seconds = seconds;
-    (outcome.complete, outcome.weak, outcome.strong) = (*complete, weak.id, strong.id.clone());
+    (outcome.weak, outcome.strong) = (weak.id, strong.id.clone());
     let parts = Parts {
         setup: &setup,
         stated: &request.stated,
@@ -131,9 +133,8 @@ pub fn finish(prepared: Prepared<'_>, (partial, devices, complete): &Pass, secon
 fn begun(
     reader: &mut Reader<'_>,
     setup: &Setup,
-    learned: &Learned,
-    models: &Models,
-    partial: &Partial,
+    (learned, models): (&Learned, &Models),
+    (partial, complete): (&Partial, bool),
 ) -> Result<Outcome, String> {
     let mut log = std::mem::take(&mut reader.log);
     log.dataset.clone_from(&models.dataset);
@@ -141,6 +142,9 @@ fn begun(
     log.replayed = partial.n as u64;
     log.unlabelled = partial.unlabelled as u64;
     log.domains = reader.names.all.len();
+    if partial.n < 1.0 && !complete {
+        return Err(format!("{}: stopped before the first query was replayed", reader.request.file.display()));
+    }
     if partial.n < 1.0 {
         return Err(format!(
             "{}: no query has labels of both sides ({} lines, {} without, {} bad)",
@@ -152,7 +156,7 @@ fn begun(
     }
     Ok(Outcome {
         schema: 1,
-        complete: true,
+        complete,
         log,
         weak: String::new(),
         strong: String::new(),

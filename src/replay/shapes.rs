@@ -1,5 +1,9 @@
 //! Logs that other programs write: told apart by their first line, and reduced to time, tokens and the user's words. Pure.
+//!
+//! Any of them may tell what was done live, for off-policy estimates: `action` (`local` or `cloud`), its `propensity`, and the
+//! `reward` it got, as columns of CSV; in JSON at the top, or inside `metadata` or `properties`, where such programs keep what is not theirs.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::case::Logged;
@@ -21,6 +25,11 @@ pub struct Shape {
     input: &'static [&'static str],
     output: &'static [&'static str],
 }
+
+/// What a row says of a live decision: action, propensity, reward.
+const LOGGED: [&str; 3] = ["action", "propensity", "reward"];
+/// Where in a row of JSON.
+const WITHIN: [&str; 3] = ["", "/metadata", "/properties"];
 
 /// The format of wattroute's own journal.
 pub const JOURNAL: &str = "journal";
@@ -117,12 +126,13 @@ pub const SHAPES: [Shape; 9] = [
     },
 ];
 
-/// Columns of a trace: when, how many tokens in, how many out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Columns of a trace: when, how many tokens in, how many out; perhaps what was done, at which odds, and what it earned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Columns {
     at: usize,
     input: usize,
     output: usize,
+    logged: [Option<usize>; 3],
     /// Columns in all.
     all: usize,
 }
@@ -137,6 +147,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// A format by its name, unless it is CSV.
+    pub fn named(name: &str) -> Option<Self> {
+        SHAPES.iter().find(|shape| shape.name == name).map(Self::Json)
+    }
+
+    /// The columns of CSV.
+    pub fn columns(self) -> Option<Columns> {
+        match self {
+            Self::Json(_) => None,
+            Self::Csv(columns) => Some(columns),
+        }
+    }
+
     /// The word in output.
     pub fn name(self) -> &'static str {
         match self {
@@ -172,8 +195,7 @@ pub struct Row {
 pub fn detect(first: &[u8], named: Option<&str>) -> Result<Kind, String> {
     let readable = || SHAPES.iter().map(|s| s.name).chain(["csv"]).collect::<Vec<_>>().join(", ");
     if let Some(name) = named.filter(|n| *n != "csv") {
-        let shape = SHAPES.iter().find(|s| s.name == name);
-        return shape.map(Kind::Json).ok_or_else(|| format!("no format `{name}`; read are: {}", readable()));
+        return Kind::named(name).ok_or_else(|| format!("no format `{name}`; read are: {}", readable()));
     }
     if let Ok(Value::Object(map)) = serde_json::from_slice::<Value>(first) {
         let found = SHAPES.iter().find(|s| s.needs.iter().all(|key| map.contains_key(*key)));
@@ -194,7 +216,10 @@ pub fn detect(first: &[u8], named: Option<&str>) -> Result<Kind, String> {
     let input = column(&["in_tokens", "contexttokens", "input_length", "prompt_tokens", "num_prefill_tokens"]);
     let output = column(&["out_tokens", "generatedtokens", "output_length", "completion_tokens", "num_decode_tokens"]);
     match (at, input, output) {
-        (Some(at), Some(input), Some(output)) => Ok(Kind::Csv(Columns { at, input, output, all: names.len() })),
+        (Some(at), Some(input), Some(output)) => {
+            let logged = LOGGED.map(|name| column(&[name]));
+            Ok(Kind::Csv(Columns { at, input, output, logged, all: names.len() }))
+        }
         _ if names.len() > 1 => Err(format!(
             "looks like CSV with {} columns, but a time, tokens in and tokens out are not all among their names (arrival_ms or \
              TIMESTAMP, in_tokens or ContextTokens, out_tokens or GeneratedTokens)",
@@ -216,7 +241,7 @@ pub fn read(kind: Kind, line: &[u8]) -> Result<Option<Row>, String> {
             if !shape.needs.iter().all(|key| value.get(key).is_some()) {
                 return Err(format!("is not a row of a {} log: it lacks {}", shape.name, shape.needs.join(" or ")));
             }
-            if shape.name == JOURNAL { own::entry(&value) } else { Ok(Some(object(shape, &value))) }
+            if shape.name == JOURNAL { own::entry(&value) } else { object(shape, &value).map(Some) }
         }
     }
 }
@@ -230,28 +255,47 @@ fn trace(columns: Columns, line: &[u8]) -> Result<Row, String> {
     let cell = |i: usize| cells.get(i).copied().unwrap_or_default();
     let tokens = |i: usize| cell(i).parse::<f64>().ok().filter(|x| x.is_finite() && *x >= 0.0);
     let at = cell(columns.at).parse::<f64>().map(|ms| ms / 1e3).ok().or_else(|| civil(cell(columns.at)));
+    let [action, propensity, reward] = columns.logged.map(|i| i.map(cell).filter(|text| !text.is_empty()));
+    let number = |name: &str, text: Option<&str>| {
+        text.map(|t| t.parse::<f64>().map_err(|_| format!("`{name}` is `{t}`, not a number"))).transpose()
+    };
+    let logged = Logged::read(action, number("propensity", propensity)?, number("reward", reward)?)?;
     match (at, tokens(columns.input), tokens(columns.output)) {
         (Some(at), Some(input), Some(output)) => {
-            Ok(Row { at: Some(at), input: Some(input), output: Some(output), ..Row::default() })
+            Ok(Row { at: Some(at), input: Some(input), output: Some(output), logged, ..Row::default() })
         }
         _ => Err("has no time or no token counts".to_owned()),
     }
 }
 
-fn object(shape: &Shape, value: &Value) -> Row {
+/// What a row of JSON says of a live decision. Programs have keys of the same names that mean something else: only where all that
+/// is needed is in one place does it count.
+fn logged(value: &Value) -> Result<Option<Logged>, String> {
+    let of = |within: &str| {
+        let inner = if within.is_empty() { Some(value) } else { value.pointer(within) };
+        let [action, propensity, reward] = LOGGED.map(|key| inner.and_then(|inner| inner.get(key)));
+        let known = |v: Option<&Value>| v.and_then(|v| v.as_f64().or_else(|| v.as_str()?.parse().ok()));
+        let (action, propensity) = action.and_then(Value::as_str).zip(known(propensity))?;
+        Some((action.to_owned(), propensity, known(reward)))
+    };
+    let found = WITHIN.into_iter().find_map(of);
+    found.map_or(Ok(None), |(action, propensity, reward)| Logged::read(Some(&action), Some(propensity), reward))
+}
+
+fn object(shape: &Shape, value: &Value) -> Result<Row, String> {
     let first = |paths: &[&str]| paths.iter().find_map(|p| value.pointer(p)).filter(|v| !v.is_null());
     let number = |paths: &[&str]| first(paths).and_then(Value::as_f64).filter(|x| *x >= 0.0);
     let words = first(shape.text).map(words).unwrap_or_default();
     let id = first(shape.id).map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned));
-    Row {
+    Ok(Row {
         id,
         at: first(shape.at).and_then(|v| seconds(v, shape.name == "mooncake")),
         input: number(shape.input).or_else(|| (words.asked > 0).then(|| words.asked as f64 / CHARS_PER_TOKEN)),
         output: number(shape.output).or_else(|| (words.answered > 0).then(|| words.answered as f64 / CHARS_PER_TOKEN)),
         text: words.user,
         posterior: None,
-        logged: None,
-    }
+        logged: logged(value)?,
+    })
 }
 
 /// Seconds of a number (a date in milliseconds, microseconds or nanoseconds is too large for seconds; some formats count
@@ -307,6 +351,30 @@ mod tests {
         assert_eq!((mooncake.at, mooncake.output), (Some(27.482), Some(52.0)));
         let wild = read(Kind::Json(&SHAPES[6]), cases[6].1.as_bytes()).unwrap().unwrap();
         assert_eq!((wild.text.as_str(), wild.output), ("What is a tort?\n", Some(3.5)));
+    }
+
+    #[test]
+    fn any_log_may_tell_what_was_done_at_which_odds() {
+        let told = |line: &str| read(detect(line.as_bytes(), None)?, line.as_bytes()).map(|row| row.unwrap().logged);
+        let local = Some(Logged { local: true, propensity: 0.8, reward: Some(1.0) });
+        let chat = |more: &str| format!(r#"{{"messages":[{{"role":"user","content":"Hi"}}]{more}}}"#);
+        assert_eq!(told(&chat(r#","action":"local","propensity":0.8,"reward":1"#)), Ok(local));
+        assert_eq!(told(&chat(r#","metadata":{"action":"weak","propensity":"0.8","reward":"1"}"#)), Ok(local));
+        assert_eq!(
+            told(&chat(r#","action":"chat.completion","properties":{"action":"local","propensity":0.8,"reward":1}"#)),
+            Ok(local)
+        );
+        assert_eq!(told(&chat(r#","action":"chat.completion""#)), Ok(None));
+        assert!(told(&chat(r#","action":"left","propensity":0.8"#)).unwrap_err().contains("not local (weak) or cloud"));
+        assert!(
+            told(&chat(r#","action":"cloud","propensity":1.5"#)).unwrap_err().contains("not above 0 and at most 1")
+        );
+        let csv = detect(b"timestamp,in_tokens,out_tokens,action,propensity,reward", None).unwrap();
+        let row = |line: &str| read(csv, line.as_bytes()).map(|row| row.unwrap().logged);
+        assert_eq!(row("5,1,2,local,0.8,1"), Ok(local));
+        assert_eq!(row("5,1,2,cloud,0.2,"), Ok(Some(Logged { local: false, propensity: 0.2, reward: None })));
+        assert_eq!(row("5,1,2,,,"), Ok(None));
+        assert!(row("5,1,2,cloud,often,").unwrap_err().contains("`propensity` is `often`"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Log files as batches of whole lines: plain, gzip or zstd text, a journal, Parquet, told by their first bytes.
+//! Log files as batches of whole lines: plain, gzip or zstd text, a journal, Parquet, told by their first bytes; of this machine or
+//! of a store.
 //!
 //! What is no text is made into lines of JSON on the way ([`super::blocks`]), so that one reader knows every format. Invariant: what
 //! is read is bounded by the batch, never by the file. A file that ends in the middle of its compression is an error with the
@@ -6,15 +7,16 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, FAILED};
 use crate::columnar::read as columns;
 use crate::journal::stream;
+use crate::store::{self, Found};
 
 /// Longest line that is read, bytes: one query with its whole conversation.
 const LINE_BYTES: usize = 64 << 20;
@@ -82,32 +84,32 @@ impl<R: Read> Read for Counted<R> {
 }
 
 impl Lines {
-    /// Opens a file, or a folder of Parquet files.
+    /// Opens a file, a folder of Parquet files, or the same at an address.
     ///
     /// # Errors
     /// It cannot be read, or its first bytes are of a packing that is not read here.
     pub fn open(path: &Path) -> Result<Self, String> {
         let file = path.display().to_string();
-        let told = |e: std::io::Error| format!("{file}: {e}");
-        if path.is_dir() {
-            return Self::parquet(file.clone(), columns::files(path).map_err(|e| format!("{file}: {e}"))?);
+        let found = store::find(path)?;
+        if let Some(parts) = parts(&found).map_err(|e| format!("{file}: {e}"))? {
+            return Self::parquet(file, parts);
         }
-        let opened = File::open(path).map_err(told)?;
-        let size = opened.metadata().map_err(told)?.len();
+        let (bytes, size) = raw(&found, &file)?;
+        let told = |e: std::io::Error| format!("{file}: {e}");
         let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted { inner: opened, read: Arc::clone(&read) };
+        let counted = Counted { inner: bytes, read: Arc::clone(&read) };
         let mut raw = BufReader::with_capacity(READ_BYTES, counted);
-        let head = raw.fill_buf().map_err(told)?;
+        let head = raw.fill_buf().map_err(|e| if e.kind() == FAILED { e.to_string() } else { told(e) })?;
         let (reader, packed): (Box<dyn BufRead + Send>, _) = match head {
             [0x1f, 0x8b, ..] => {
                 (Box::new(BufReader::with_capacity(READ_BYTES, MultiGzDecoder::new(raw))), Some("gzip"))
             }
             [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-                let zstd = ruzstd::decoding::StreamingDecoder::new(raw).map_err(|e| format!("{file}: zstd: {e}"))?;
+                let zstd = zstd::Decoder::with_buffer(raw).map_err(told)?;
                 (Box::new(BufReader::with_capacity(READ_BYTES, zstd)), Some("zstd"))
             }
-            [b'P', b'A', b'R', b'1', ..] => return Self::parquet(file, vec![path.to_owned()]),
-            head if head.starts_with(SQLITE) => return Self::journal(file, path.to_owned(), size),
+            [b'P', b'A', b'R', b'1', ..] => return Self::parquet(file, vec![found]),
+            head if head.starts_with(SQLITE) => return Self::journal(file, found, size),
             [b'B', b'Z', b'h', ..] => return Err(format!("{file}: is bzip2; gzip, zstd and plain text are read")),
             [0xfd, b'7', b'z', b'X', b'Z', ..] => {
                 return Err(format!("{file}: is xz; gzip, zstd and plain text are read"));
@@ -117,13 +119,30 @@ impl Lines {
         Ok(Self { reader, file, packed, next: 1, read, size })
     }
 
-    fn journal(file: String, path: PathBuf, size: u64) -> Result<Self, String> {
-        Self::made(file, size, move |told| stream::stream(&path, told))
+    fn journal(file: String, found: Found, size: u64) -> Result<Self, String> {
+        Self::made(file, size, move |told| stream::stream(found.bring()?.path(), told))
     }
 
-    fn parquet(file: String, parts: Vec<PathBuf>) -> Result<Self, String> {
-        let size = parts.iter().filter_map(|p| p.metadata().ok()).map(|m| m.len()).sum();
-        Self::made(file, size, move |told| columns::lines(&parts, told))
+    /// Of files one after the other; those of a store are copied here one at a time.
+    fn parquet(file: String, parts: Vec<Found>) -> Result<Self, String> {
+        let sizes: Vec<u64> = parts.iter().map(bytes_of).collect();
+        let size = sizes.iter().sum::<u64>();
+        Self::made(file, size, move |told| {
+            let (mut before, all) = (0.0, size.max(1) as f64);
+            for (part, own) in parts.iter().zip(sizes) {
+                let here = part.bring()?;
+                let name = match part {
+                    Found::There(object) => object.to_string(),
+                    _ => here.path().display().to_string(),
+                };
+                let mut give = |block, share: f64| told(block, (before + own as f64 * share) / all);
+                if !columns::lines(&name, here.path(), &mut give)? {
+                    break;
+                }
+                before += own as f64;
+            }
+            Ok(())
+        })
     }
 
     /// Of what a thread makes into lines; it tells which share of the whole it has read.
@@ -176,10 +195,67 @@ impl Lines {
 
     fn broken(&self, e: &std::io::Error) -> String {
         let what = match (self.packed, e.kind()) {
+            (_, FAILED) => e.to_string(),
             (Some(packed), std::io::ErrorKind::UnexpectedEof) => format!("the {packed} data ends early: {e}"),
             (Some(packed), _) => format!("the {packed} data is damaged: {e}"),
             (None, _) => e.to_string(),
         };
         format!("{}:{}: {what}; nothing was written", self.file, self.next)
     }
+}
+
+/// The Parquet files of a folder; none where it is no folder.
+fn parts(found: &Found) -> Result<Option<Vec<Found>>, String> {
+    match found {
+        Found::Here(path) if path.is_dir() => Ok(Some(columns::files(path)?.into_iter().map(Found::Here).collect())),
+        Found::Below(objects) => {
+            let parquet =
+                |o: &&store::Object| o.address.key.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"));
+            let parts: Vec<Found> = objects.iter().filter(parquet).cloned().map(Found::There).collect();
+            if parts.is_empty() { Err("is a folder without Parquet files".to_owned()) } else { Ok(Some(parts)) }
+        }
+        _ => Ok(None),
+    }
+}
+
+/// All bytes of one file, and how many they are.
+fn raw(found: &Found, file: &str) -> Result<(Box<dyn Read + Send>, u64), String> {
+    match found.clone() {
+        Found::Here(path) => {
+            let told = |e: std::io::Error| format!("{file}: {e}");
+            let opened = File::open(path).map_err(told)?;
+            let size = opened.metadata().map_err(told)?.len();
+            Ok((Box::new(opened), size))
+        }
+        Found::There(object) => {
+            let size = object.size;
+            let blocks = Blocks::of(move |give| object.read(give)).map_err(|e| format!("{file}: {e}"))?;
+            Ok((Box::new(blocks), size))
+        }
+        Found::Below(_) => Err(format!("{file}: is a folder")),
+    }
+}
+
+fn bytes_of(part: &Found) -> u64 {
+    match part {
+        Found::Here(path) => path.metadata().map_or(0, |m| m.len()),
+        Found::There(object) => object.size,
+        Found::Below(_) => 0,
+    }
+}
+
+/// BLAKE3 of all bytes of a log, first 16 hex digits; of a folder's files one after the other.
+///
+/// # Errors
+/// It cannot be read.
+pub fn hash(path: &Path) -> Result<String, String> {
+    let found = store::find(path)?;
+    let file = path.display().to_string();
+    let parts = parts(&found).map_err(|e| format!("{file}: {e}"))?.unwrap_or_else(|| vec![found]);
+    let mut hasher = blake3::Hasher::new();
+    for part in &parts {
+        let (mut bytes, _) = raw(part, &file)?;
+        std::io::copy(&mut bytes, &mut hasher).map_err(|e| format!("{file}: {e}"))?;
+    }
+    Ok(hasher.finalize().to_hex().chars().take(16).collect())
 }

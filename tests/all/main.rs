@@ -31,7 +31,6 @@ mod real_model;
 mod reload;
 mod replay;
 mod replay_cascade;
-mod replay_inputs;
 mod report;
 mod shadow;
 mod shape;

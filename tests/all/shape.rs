@@ -11,6 +11,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["policy"]),
     ("lla", &[]),
     ("fetch", &[]),
+    // Objects over the one constructor of HTTP clients.
+    ("store", &["fetch"]),
     ("energy", &[]),
     ("classify", &[]),
     ("tables", &["classify", "energy"]),
@@ -33,12 +35,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Its own journal is one of the logs that it reads; a cascade is replayed by the same check as on the live line.
     (
         "replay",
-        &["api", "classify", "columnar", "energy", "journal", "picture", "policy", "predict", "tables", "verify"],
+        &[
+            "api", "classify", "columnar", "energy", "journal", "picture", "policy", "predict", "store", "tables",
+            "verify",
+        ],
     ),
     // Joins what the others found on one page.
     ("report", &["journal", "picture", "profile", "replay", "tables"]),
     ("tune", &["classify", "policy", "replay", "verify"]),
-    ("cluster", &["policy", "replay"]),
+    ("cluster", &["classify", "columnar", "policy", "replay", "store"]),
     // The classifier's tiers, what they said lately, and how often.
     ("domains", &["cache", "classify", "energy", "meter", "tier"]),
     // Fed by the journal; decisions see what it knows through their signals.
@@ -160,6 +165,7 @@ const KNOWN_ONLY_BY: &[(&str, &[&str])] = &[
     ("hyper::server", &["edge"]),
     ("candle_core", &["engine"]),
     ("sqlx", &["journal"]),
+    ("object_store", &["cluster", "store"]),
     ("cudarc", &["lla"]),
     ("libloading", &["lla"]),
     ("linfa", &["train"]),

@@ -6,6 +6,7 @@ pub mod counter;
 pub mod gateway;
 pub mod http;
 pub mod rude;
+pub mod s3;
 pub mod tiny;
 pub mod tls;
 pub mod upstream;

@@ -8,6 +8,7 @@ pub mod texts;
 use std::fmt::Write;
 
 use super::outcome::{DomainFigures, Outcome, PolicyFigures};
+use super::show;
 use super::worst::Mistake;
 use crate::picture::page::{begin, end, missing, row, section};
 use crate::picture::svg::escaped;
@@ -221,7 +222,7 @@ fn parting(out: &mut String, outcome: &Outcome) {
     let _ = write!(
         out,
         "<h2>{0} and {1}</h2><p>Both keep {2} queries local and send {3}. {0} alone keeps {4}, {1} alone {5}. Accuracy of {0} minus {1}: {6:+.2} \
-         points{7}; joules {8}.</p>",
+         points{7}; energy {8}.</p>",
         escaped(&diff.a),
         escaped(&diff.b),
         diff.both_local,
@@ -230,7 +231,7 @@ fn parting(out: &mut String, outcome: &Outcome) {
         diff.b_local.n,
         100.0 * diff.accuracy,
         interval(diff.accuracy_ci, |x| format!("{:+.2}", 100.0 * x)),
-        maybe(diff.joules),
+        show::joules(diff.joules),
     );
 }
 

@@ -1,40 +1,18 @@
-//! What a replay reads beside text: wattroute's journal, its exports, Parquet; and what it leaves on the disk while it runs.
+//! wattroute's own journal and its exports.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use wattroute::classify::domain::{DOMAINS, Posterior};
-use wattroute::columnar::write::{Kind, Writer};
 use wattroute::config::checked;
 use wattroute::energy::{Basis, Joules};
 use wattroute::journal::{Journal, Outcome, Record};
 use wattroute::policy::types::{Alternative, Chance, Place, Saved};
 
-const PAIR: [&str; 4] = ["--weak", "llama-3.1-8b-instruct", "--strong", "gemini-1.5-pro-002"];
-
-fn wattroute(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_wattroute")).args(args).output().unwrap()
-}
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
-
-fn replayed(args: &[&str]) -> Value {
-    let out = wattroute(&[&["replay"], args, &["--json"]].concat());
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_slice(&out.stdout).unwrap()
-}
-
-fn refused(args: &[&str]) -> String {
-    let out = wattroute(args);
-    assert!(!out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stdout));
-    String::from_utf8(out.stderr).unwrap()
-}
+use super::{PAIR, outcome_of, refused, stripped, text, wattroute};
 
 fn settings(path: &Path) -> checked::Journal {
     checked::Journal {
@@ -89,7 +67,7 @@ fn entry(i: u64, n: u64) -> Record {
 }
 
 /// A journal whose entries end in another order than they arrived, with some that no backend was asked about.
-fn journal(folder: &Path, n: u64) -> PathBuf {
+pub fn journal(folder: &Path, n: u64) -> PathBuf {
     let path = folder.join("journal.db");
     let journal = Journal::open(&settings(&path));
     for i in 0..n {
@@ -103,18 +81,12 @@ fn journal(folder: &Path, n: u64) -> PathBuf {
     path
 }
 
-fn stripped(mut outcome: Value) -> Value {
-    outcome["log"]["seconds"] = Value::Null;
-    outcome["log"]["file"] = Value::Null;
-    outcome
-}
-
 #[test]
 fn a_journal_is_replayed_in_the_order_of_arrival_and_as_its_exports_are() {
     let folder = tempfile::tempdir().unwrap();
     let db = text(&journal(folder.path(), 400));
     let before = std::fs::read(&db).unwrap();
-    let own = replayed(&[&["--journal", &db], &PAIR[..]].concat());
+    let own = outcome_of(&[&["--journal", &db], &PAIR[..]].concat());
     assert_eq!(std::fs::read(&db).unwrap(), before, "reading writes nothing");
     let log = &own["log"];
     assert_eq!((&log["format"], &log["replayed"], &log["passed_over"]), (&json!("journal"), &json!(400), &json!(3)));
@@ -122,7 +94,7 @@ fn a_journal_is_replayed_in_the_order_of_arrival_and_as_its_exports_are() {
     let domains: Vec<&Value> = own["policies"][0]["by_domain"].as_array().unwrap().iter().map(|d| &d["n"]).collect();
     assert_eq!(domains, [200, 200], "the classifier's domains of the time");
     // Found by its first bytes as well.
-    assert_eq!(stripped(replayed(&[&["--log", &db], &PAIR[..]].concat())), stripped(own.clone()));
+    assert_eq!(stripped(outcome_of(&[&["--log", &db], &PAIR[..]].concat())), stripped(own.clone()));
     let lines = text(&folder.path().join("journal.jsonl"));
     assert!(wattroute(&["journal", "export", "--file", &db, "--output", &lines]).status.success());
     let days = text(&folder.path().join("days"));
@@ -134,17 +106,12 @@ fn a_journal_is_replayed_in_the_order_of_arrival_and_as_its_exports_are() {
         assert!(file.contains("days/day=20") && file.ends_with("/part-0.parquet"), "{file}");
     }
     for other in [&lines, &days] {
-        let mut other = stripped(replayed(&[&["--journal", other], &PAIR[..]].concat()));
-        // An export is in the order of the answers' ends.
-        assert_eq!(other["log"]["clock_backwards"], 200);
-        other["log"]["clock_backwards"] = json!(0);
-        let same = |key: &str| assert_eq!(other[key], own[key], "{key}");
-        ["curve", "worth", "assumptions", "weak", "strong"].into_iter().for_each(same);
-        for (a, b) in other["policies"].as_array().unwrap().iter().zip(own["policies"].as_array().unwrap()) {
-            for key in ["name", "n", "local_share", "accuracy", "usd_strong", "confusion", "by_domain"] {
-                assert_eq!(a[key], b[key], "{key}");
-            }
-        }
+        // An export is in the order of the arrivals too: the same log, whatever it lies in.
+        assert_eq!(
+            stripped(outcome_of(&[&["--journal", other], &PAIR[..]].concat())),
+            stripped(own.clone()),
+            "{other}"
+        );
     }
     // A day that is there is not written over, and nothing else is left behind.
     let e = refused(&["journal", "export", "--file", &db, "--to", "parquet", "--out", &days]);
@@ -177,7 +144,7 @@ async fn both_versions_of_entries_are_one_log_and_damaged_parts_are_counted() {
         .unwrap();
     }
     drop(db);
-    assert_eq!(replayed(&[&["--journal", &text(&path)], &PAIR[..]].concat())["log"]["replayed"], 5);
+    assert_eq!(outcome_of(&[&["--journal", &text(&path)], &PAIR[..]].concat())["log"]["replayed"], 5);
     let journal = Journal::open(&settings(&path));
     (0..7).for_each(|i| journal.offer(entry(i, 7)));
     assert!(journal.flush().await);
@@ -188,7 +155,7 @@ async fn both_versions_of_entries_are_one_log_and_damaged_parts_are_counted() {
         .await
         .unwrap();
     drop(db);
-    let log = replayed(&[&["--journal", &text(&path)], &PAIR[..]].concat())["log"].clone();
+    let log = outcome_of(&[&["--journal", &text(&path)], &PAIR[..]].concat())["log"].clone();
     assert_eq!((&log["replayed"], &log["bad"]), (&json!(11), &json!(1)));
     assert!(log["first_bad"][0]["why"].as_str().unwrap().contains("packed part"), "{log}");
     let e = refused(&[&["replay", "--journal", &text(&path), "--strict"], &PAIR[..]].concat());
@@ -236,132 +203,14 @@ fn duplicates_and_a_clock_set_back_are_counted_in_a_journal_too() {
         journal.offer(entry(i, 4));
     }
     drop(journal);
-    let log = replayed(&[&["--journal", &text(&path)], &PAIR[..]].concat())["log"].clone();
+    let log = outcome_of(&[&["--journal", &text(&path)], &PAIR[..]].concat())["log"].clone();
     assert_eq!((&log["replayed"], &log["duplicates"], &log["clock_backwards"]), (&json!(4), &json!(1), &json!(0)));
     let back = folder.path().join("back.jsonl");
     let line = |id: &str, at: u64| json!({ "decision_id": id, "arrived_ms": at, "input_tokens": 5, "output_tokens": 5, "place": "local", "outcome": "ok" });
     std::fs::write(&back, format!("{}\n{}\n", line("a", 9000), line("b", 4000))).unwrap();
-    assert_eq!(replayed(&[&["--journal", &text(&back)], &PAIR[..]].concat())["log"]["clock_backwards"], 1);
+    assert_eq!(outcome_of(&[&["--journal", &text(&back)], &PAIR[..]].concat())["log"]["clock_backwards"], 1);
     let e = refused(&[&["replay", "--journal", &text(&back), "--strict"], &PAIR[..]].concat());
     assert!(e.contains("back.jsonl:2: it arrived 5.000 s before an earlier line"), "{e}");
-}
-
-/// An outcome table as lines of text and as Parquet: the same figures. What is cut off or lacks columns is named.
-#[test]
-fn outcome_tables_and_logs_are_read_from_parquet() {
-    let folder = tempfile::tempdir().unwrap();
-    let here = |name: &str| folder.path().join(name);
-    let models = json!({ "models": [{ "id": "big", "params_b": 70 }, { "id": "small", "params_b": 1.0 }] }).to_string();
-    let rows: Vec<Map<String, Value>> = (0..20_000)
-        .map(|i| {
-            let row = json!({ "id": format!("q{i}"), "domain": if i % 2 == 0 { "a" } else { "b" }, "prompt": format!("question {i}"),
-                "ok": [1.0, f64::from(u8::from(i % 3 == 0))], "out_tokens": [50.0, 60.0], "in_tokens": 7.0, "arrival_ms": 10.0 * i as f64 });
-            row.as_object().unwrap().clone()
-        })
-        .collect();
-    let lines: String = rows.iter().map(|r| Value::Object(r.clone()).to_string() + "\n").collect();
-    std::fs::write(here("t.jsonl"), lines).unwrap();
-    let columns = [
-        ("id", Kind::Text),
-        ("domain", Kind::Text),
-        ("prompt", Kind::Text),
-        ("ok", Kind::Reals),
-        ("out_tokens", Kind::Reals),
-        ("in_tokens", Kind::Real),
-        ("arrival_ms", Kind::Real),
-    ];
-    let write = |path: &Path, columns: &[(&'static str, Kind)]| {
-        let mut writer = Writer::new(std::fs::File::create(path).unwrap(), columns).unwrap();
-        rows.iter().for_each(|row| writer.push(row).unwrap());
-        writer.close().unwrap();
-    };
-    write(&here("t.parquet"), &columns);
-    std::fs::write(here("t.models.json"), &models).unwrap();
-    let of = |name: &str| {
-        stripped(replayed(&[
-            "--outcomes",
-            &text(&here(name)),
-            "--weak",
-            "small",
-            "--strong",
-            "big",
-            "--policy",
-            "balanced",
-        ]))
-    };
-    assert_eq!(of("t.jsonl"), of("t.parquet"));
-    let whole = std::fs::read(here("t.parquet")).unwrap();
-    std::fs::write(here("cut.parquet"), &whole[..whole.len() - 100]).unwrap();
-    let of = |name: &str| refused(&[&["replay", "--log", &text(&here(name))], &PAIR[..]].concat());
-    assert!(of("cut.parquet").contains("is cut off or no Parquet"), "{}", of("cut.parquet"));
-    std::fs::write(here("short.parquet"), "PAR1").unwrap();
-    assert!(of("short.parquet").contains("is cut off or no Parquet"), "{}", of("short.parquet"));
-    write(&here("odd.parquet"), &columns[..2]);
-    let e = of("odd.parquet");
-    assert!(e.contains("odd.parquet:1: is JSON with the keys ") && e.contains("domain"), "{e}");
-    std::fs::create_dir(here("none")).unwrap();
-    assert!(of("none").contains("is a folder without Parquet files"), "{}", of("none"));
-}
-
-/// A log long enough to be stopped in the middle.
-fn long(folder: &Path, rows: u64) -> String {
-    let path = folder.join("long.jsonl");
-    let row = |i: u64| {
-        let h = wattroute::replay::case::mixed(i);
-        format!(
-            "{{\"id\":\"{i}\",\"prompt\":\"{h}\",\"domain\":\"d{}\",\"ok\":[{},{}],\"out_tokens\":[{},{}],\"arrival_ms\":{}}}\n",
-            h % 7,
-            (h >> 8) % 5 / 2,
-            (h >> 16) % 7 / 3 % 2,
-            50 + h % 100,
-            40 + h % 90,
-            i * 37
-        )
-        .replace("[2,", "[1,")
-    };
-    std::fs::write(&path, (0..rows).map(row).collect::<String>()).unwrap();
-    let models = json!({ "models": [{ "id": "big", "params_b": 70 }, { "id": "small", "params_b": 1.0 }] }).to_string();
-    std::fs::write(folder.join("long.models.json"), models).unwrap();
-    text(&path)
-}
-
-/// Killed in the middle, gone on: every bit as if nothing had happened. Another seed, policy or log is refused.
-#[test]
-fn a_replay_that_was_killed_goes_on_and_gives_the_same_result() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = long(folder.path(), 150_000);
-    let state = folder.path().join("state");
-    let plain = ["--outcomes", &log, "--weak", "small", "--strong", "big", "--seats", "3", "--diff", "fast", "quality"];
-    let kept = text(&state);
-    let keeping = [&plain[..], &["--checkpoint", &kept, "--checkpoint-every", "1"]].concat();
-    let want = stripped(replayed(&plain));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_wattroute"))
-        .args([&["replay"], &keeping[..]].concat())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    while !state.exists() && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    child.kill().unwrap();
-    assert!(!child.wait().unwrap().success() && state.exists(), "killed in the middle");
-    let e = refused(&[&["replay"], &keeping[..]].concat());
-    assert!(e.contains("is there already: go on from it with --resume"), "{e}");
-    let with = |more: &[&str]| refused(&[&["replay"], &keeping[..], &["--resume"], more].concat());
-    assert!(with(&["--seed", "7"]).contains("is of another replay: --seed was 1 and is 7"));
-    assert!(with(&["--policy", "green"]).contains("is of another replay: policies was fast ("));
-    assert!(with(&["--strict"]).contains("--strict was false and is true"));
-    let saved = std::fs::read(&state).unwrap();
-    std::fs::write(&state, &saved[..saved.len() - 1]).unwrap();
-    assert!(with(&[]).contains("is no checkpoint of a replay, or is damaged"));
-    std::fs::write(&state, &saved).unwrap();
-    let own = std::fs::read(&log).unwrap();
-    std::fs::write(&log, [&own[..], b"\n"].concat()).unwrap();
-    assert!(with(&[]).contains("the log was "), "{}", with(&[]));
-    std::fs::write(&log, &own).unwrap();
-    let got = stripped(replayed(&[&keeping[..], &["--resume"]].concat()));
-    assert_eq!(got, want);
-    assert!(!state.exists(), "a replay that has ended leaves nothing behind");
 }
 
 /// The journal, the tables of both sides and a replay on one page that asks nobody for anything.
@@ -404,4 +253,28 @@ fn a_report_joins_journal_tables_and_replay() {
         String::from_utf8_lossy(&done.stderr)
     );
     assert!(refused(&["report", "--journal", &text(&none), "--out", &out]).contains("none.toml"));
+}
+
+/// The last of entries that arrived a tenth of a second apart, up to five seconds ago: in a replay and in a report.
+#[test]
+fn a_time_limits_replays_and_reports_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    // A hundred seconds of entries.
+    let db = text(&journal(folder.path(), 1000));
+    let all = outcome_of(&[&["--journal", &db], &PAIR[..]].concat());
+    let some = outcome_of(&[&["--journal", &db, "--since", "60s"], &PAIR[..]].concat());
+    let replayed = |outcome: &Value| outcome["log"]["replayed"].as_u64().unwrap();
+    assert_eq!(replayed(&all), 1000);
+    // Fifty-five seconds of them, less what this test took.
+    assert!((150..=551).contains(&replayed(&some)), "{}", some["log"]);
+    let skipped = some["log"]["passed_over"].as_u64().unwrap();
+    assert_eq!(skipped + replayed(&some), 1003, "{}", some["log"]);
+    let out = text(&folder.path().join("page"));
+    let report = ["report", "--journal", &db, "--since", "60s", "--out", &out];
+    let done = wattroute(&[&report[..], &PAIR[..]].concat());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let told: Value = serde_json::from_slice(&std::fs::read(folder.path().join("page/report.json")).unwrap()).unwrap();
+    let (entries, again) = (told["journal"]["entries"].as_u64().unwrap(), replayed(&told["replay"]));
+    assert!(entries.abs_diff(again) <= 3 && again < 560, "{entries} {again}");
+    assert!(refused(&[&["replay", "--outcomes", &db, "--since", "1h"], &PAIR[..]].concat()).contains("--since"));
 }
