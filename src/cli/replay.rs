@@ -18,8 +18,8 @@ use crate::config::units;
 use crate::policy::{self, Policy};
 use crate::replay::outcome::Outcome;
 use crate::replay::page::{self, texts};
+use crate::replay::programs::JOURNAL;
 use crate::replay::run::{self, Ask, Predictor, Request, Watch};
-use crate::replay::shapes::JOURNAL;
 use crate::replay::{show, whole};
 
 /// Policies when none is named.

@@ -19,8 +19,8 @@ use crate::profile::record;
 use crate::profile::report::{Report, Subject};
 use crate::replay::cost::Stated;
 use crate::replay::outcome::Outcome;
+use crate::replay::programs::JOURNAL;
 use crate::replay::run::{self, Ask, Predictor, Request, Watch};
-use crate::replay::shapes::JOURNAL;
 use crate::report::Joined;
 use crate::{store, tables};
 

@@ -29,6 +29,7 @@ pub mod partial;
 pub mod predictions;
 pub mod prepare;
 pub mod prices;
+pub mod programs;
 pub mod queue;
 pub mod reader;
 pub mod rows;

@@ -27,7 +27,7 @@ pub enum Ask {
     Outcomes,
     /// Another log, of this format if it is stated.
     Log {
-        /// A name of [`super::shapes::SHAPES`], or `csv`.
+        /// A name of [`super::programs::SHAPES`], or `csv`.
         format: Option<String>,
     },
 }

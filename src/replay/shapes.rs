@@ -9,122 +9,14 @@ use serde_json::Value;
 use super::case::Logged;
 use super::outcomes::CHARS_PER_TOKEN;
 use super::own;
+use super::programs::{JOURNAL, SHAPES, Shape};
 use super::words::words;
 use crate::classify::domain::Posterior;
-
-/// A log of JSON objects.
-#[derive(Debug)]
-pub struct Shape {
-    /// What it is called in output and after `--format`.
-    pub name: &'static str,
-    /// Keys that its objects have.
-    needs: &'static [&'static str],
-    id: &'static [&'static str],
-    at: &'static [&'static str],
-    text: &'static [&'static str],
-    input: &'static [&'static str],
-    output: &'static [&'static str],
-}
 
 /// What a row says of a live decision: action, propensity, reward.
 const LOGGED: [&str; 3] = ["action", "propensity", "reward"];
 /// Where in a row of JSON.
 const WITHIN: [&str; 3] = ["", "/metadata", "/properties"];
-
-/// The format of wattroute's own journal.
-pub const JOURNAL: &str = "journal";
-
-/// Told apart in this order.
-pub const SHAPES: [Shape; 9] = [
-    Shape {
-        name: JOURNAL,
-        needs: &["decision_id", "arrived_ms"],
-        // Read by `own`.
-        id: &[],
-        at: &[],
-        text: &[],
-        input: &[],
-        output: &[],
-    },
-    Shape {
-        name: "openai-batch",
-        needs: &["custom_id"],
-        id: &["/custom_id"],
-        at: &["/response/body/created"],
-        text: &["/body/messages"],
-        input: &["/response/body/usage/prompt_tokens"],
-        output: &["/response/body/usage/completion_tokens"],
-    },
-    Shape {
-        name: "litellm",
-        needs: &["spend", "startTime"],
-        id: &["/request_id"],
-        at: &["/startTime"],
-        text: &["/messages"],
-        input: &["/prompt_tokens"],
-        output: &["/completion_tokens"],
-    },
-    Shape {
-        name: "helicone",
-        needs: &["request_created_at"],
-        id: &["/request_id", "/id"],
-        at: &["/request_created_at"],
-        text: &["/request_body/messages", "/prompt"],
-        input: &["/prompt_tokens"],
-        output: &["/completion_tokens"],
-    },
-    Shape {
-        name: "langfuse",
-        needs: &["startTime", "input"],
-        id: &["/id", "/traceId"],
-        at: &["/startTime"],
-        text: &["/input/messages", "/input"],
-        input: &["/usageDetails/input", "/usage/input", "/usage/promptTokens", "/promptTokens", "/inputUsage"],
-        output: &[
-            "/usageDetails/output",
-            "/usage/output",
-            "/usage/completionTokens",
-            "/completionTokens",
-            "/outputUsage",
-        ],
-    },
-    Shape {
-        name: "mooncake",
-        needs: &["input_length", "output_length"],
-        id: &[],
-        at: &["/timestamp"],
-        text: &[],
-        input: &["/input_length"],
-        output: &["/output_length"],
-    },
-    Shape {
-        name: "wildchat",
-        needs: &["conversation"],
-        id: &["/conversation_hash", "/conversation_id", "/id"],
-        at: &["/timestamp", "/tstamp"],
-        text: &["/conversation"],
-        input: &[],
-        output: &[],
-    },
-    Shape {
-        name: "sharegpt",
-        needs: &["conversations"],
-        id: &["/id"],
-        at: &["/timestamp"],
-        text: &["/conversations"],
-        input: &[],
-        output: &[],
-    },
-    Shape {
-        name: "chat",
-        needs: &["messages"],
-        id: &["/id"],
-        at: &["/created", "/timestamp"],
-        text: &["/messages"],
-        input: &["/usage/prompt_tokens", "/prompt_tokens"],
-        output: &["/usage/completion_tokens", "/completion_tokens"],
-    },
-];
 
 /// Columns of a trace: when, how many tokens in, how many out; perhaps what was done, at which odds, and what it earned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,13 +6,11 @@
 
 pub mod cases;
 mod found;
+mod front;
 pub mod judge;
 pub mod search;
 pub mod space;
 pub mod write;
-
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -23,16 +21,14 @@ use crate::policy::types::{Place, Signals};
 use crate::policy::{Minimise, Policy, parse, run_probes};
 use crate::replay::decide::distrusts;
 use crate::verify::Evidence;
-use judge::{Limits, Row, Sums};
-use search::{Score, Tried};
+use judge::{Limits, Row};
+use search::{Score, Scores};
 use space::Space;
 
 /// Standard errors that the search keeps from the limit of accuracy.
 const DISTANCE: f64 = 1.0;
 /// What a broken probe adds to what a policy misses: more than any limit can.
 const BROKEN: f64 = 10.0;
-/// Points of a front that are shown.
-const SHOWN: usize = 16;
 
 /// A logged query with what each backend made of it.
 #[derive(Clone, Debug)]
@@ -159,16 +155,8 @@ pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> R
     if training.is_empty() || held.is_empty() {
         return Err(format!("{} queries to search on and {} held out: both are needed", training.len(), held.len()));
     }
-    // Values are rounded, and orders are few: what was tried before is known.
-    let known: Mutex<HashMap<Vec<u64>, Score>> = Mutex::default();
-    let score = |point: &[f64]| {
-        let values: Vec<u64> = space.values(point).into_iter().map(f64::to_bits).collect();
-        let before = known.lock().unwrap_or_else(PoisonError::into_inner).get(&values).copied();
-        let new = || scored(task, &space, &training, point);
-        let score = before.unwrap_or_else(new);
-        known.lock().unwrap_or_else(PoisonError::into_inner).insert(values, score);
-        score
-    };
+    let known = Scores::default();
+    let score = |point: &[f64]| known.score(&space.values(point), |values| scored(task, &space, &training, values));
     let sides = space.parameters.len();
     let tried = search::search(&space.now(), task.seed, &score, &|| tell(sides))?;
     let Some(best) = search::best(&tried).filter(|t| t.score.objective.is_finite()) else {
@@ -199,7 +187,7 @@ pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> R
         held_out,
         saved,
         kept,
-        front: front(task, &space, &tried, &training, &held)?,
+        front: front::front(task, &space, &tried, &training, &held)?,
         verdict: Verdict::Better,
     };
     found.verdict = found.judged(broken(&new, task));
@@ -242,62 +230,15 @@ fn row(policy: &Policy, case: &Case, goal: Goal) -> Option<Row> {
     })
 }
 
-fn scored(task: &Task<'_>, space: &Space, cases: &[&Case], point: &[f64]) -> Score {
+fn scored(task: &Task<'_>, space: &Space, cases: &[&Case], values: &[f64]) -> Score {
     let unusable = Score { objective: f64::NAN, shortfall: 0.0 };
-    let Ok(policy) = policy(space, &space.values(point), task.file) else { return unusable };
+    let Ok(policy) = policy(space, values, task.file) else { return unusable };
     let rows = rows(&policy, cases, task.goal);
     let probes = if broken(&policy, task).is_some() { BROKEN } else { 0.0 };
     judge::sums(&rows, &task.limits).map_or(unusable, |sums| Score {
         objective: sums.objective.unwrap_or(f64::NAN),
         shortfall: task.limits.shortfall(&sums, DISTANCE) + probes,
     })
-}
-
-/// The points that no other beats in objective and accuracy at once, on the cases that were searched.
-fn front(
-    task: &Task<'_>,
-    space: &Space,
-    tried: &[Tried],
-    training: &[&Case],
-    held: &[&Case],
-) -> Result<Vec<Point>, String> {
-    let free = Task { limits: Limits::default(), ..*task };
-    let mut each: Vec<(Vec<f64>, Sums)> = Vec::new();
-    for tried in spread(tried) {
-        let values = space.values(&tried.point);
-        if each.iter().any(|(known, _)| *known == values) {
-            continue;
-        }
-        let policy = policy(space, &values, task.file)?;
-        if let Some(sums) = judge::sums(&rows(&policy, training, task.goal), &free.limits) {
-            each.push((values, sums));
-        }
-    }
-    each.sort_by(|(_, a), (_, b)| {
-        let cost = |s: &Sums| s.objective.unwrap_or(f64::INFINITY);
-        cost(a).total_cmp(&cost(b)).then(b.accuracy.total_cmp(&a.accuracy))
-    });
-    let mut best = f64::NEG_INFINITY;
-    let mut front = Vec::new();
-    for (values, sums) in each {
-        if sums.accuracy <= best || sums.objective.is_none() {
-            continue;
-        }
-        best = sums.accuracy;
-        let policy = policy(space, &values, task.file)?;
-        if let Some(held_out) = judge::sums(&rows(&policy, held, task.goal), &free.limits) {
-            let values = space.parameters.iter().zip(&values).map(|(p, value)| p.setting(*value)).collect();
-            front.push(Point { values, training: sums, held_out });
-        }
-    }
-    let step = front.len().div_ceil(SHOWN).max(1);
-    Ok(front.into_iter().step_by(step).collect())
-}
-
-/// At most a few hundred of the points tried, evenly: a front needs no more.
-fn spread(tried: &[Tried]) -> impl Iterator<Item = &Tried> {
-    const ENOUGH: usize = 160;
-    tried.iter().step_by(tried.len().div_ceil(ENOUGH).max(1))
 }
 
 /// The first probe that a policy no longer keeps.

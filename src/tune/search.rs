@@ -3,6 +3,7 @@
 //! Invariant: the same seed and the same scores give the same tries in the same order. A score says how far a point misses its
 //! limits before it says what it costs, so that a cheap point that breaks a limit never passes for a good one.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use argmin::core::{CostFunction, Error, Executor};
@@ -37,6 +38,21 @@ pub struct Tried {
     pub point: Vec<f64>,
     /// What it is worth.
     pub score: Score,
+}
+
+/// Scores of values that were tried: values are rounded and orders are few, so that many points stand for the same policy.
+#[derive(Default)]
+pub struct Scores(Mutex<HashMap<Vec<u64>, Score>>);
+
+impl Scores {
+    /// The score of these values; `new` is asked where it is not known.
+    pub fn score(&self, values: &[f64], new: impl Fn(&[f64]) -> Score) -> Score {
+        let key: Vec<u64> = values.iter().map(|value| value.to_bits()).collect();
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        let score = before.unwrap_or_else(|| new(values));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, score);
+        score
+    }
 }
 
 impl Score {
