@@ -64,8 +64,9 @@ impl Parts {
     pub fn groups(&self) -> Vec<Group> {
         let group = |group: &RowGroupMetaData| {
             let ranges = group.columns().iter().map(|c| c.byte_range());
-            let bytes = ranges.fold(u64::MAX..0, |all, (from, n)| all.start.min(from)..all.end.max(from + n));
-            Group { bytes, rows: u64::try_from(group.num_rows()).unwrap_or(0) }
+            let (from, to) =
+                ranges.fold((u64::MAX, 0), |(from, to), (start, n)| (from.min(start), to.max(start.saturating_add(n))));
+            Group { bytes: from..to, rows: u64::try_from(group.num_rows()).unwrap_or(0) }
         };
         self.footer.row_groups().iter().map(group).collect()
     }

@@ -33,7 +33,7 @@ fn kind(column: &str) -> Kind {
 /// The journal cannot be read, the folder not written, or a day has Parquet files already.
 pub async fn export(path: &Path, since_ms: u64, folder: &Path) -> Result<(Vec<PathBuf>, u64), ExportError> {
     let mut days = Days::begin(folder)?;
-    let entries = export::each(path, since_ms, &mut |entry| days.take(entry)).await?;
+    let entries = export::each(path, since_ms, |entry| days.take(entry)).await?;
     Ok((days.end()?, entries))
 }
 

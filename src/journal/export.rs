@@ -45,7 +45,7 @@ pub enum ExportError {
 /// See [`ExportError`].
 pub async fn export(path: &Path, since_ms: u64, format: Format, out: &mut impl Write) -> Result<u64, ExportError> {
     let mut lines = Lines::new(format, out)?;
-    let entries = each(path, since_ms, &mut |entry| Ok(lines.write(entry)?)).await?;
+    let entries = each(path, since_ms, |entry| Ok(lines.write(entry)?)).await?;
     lines.finish()?;
     Ok(entries)
 }
@@ -54,7 +54,7 @@ pub async fn export(path: &Path, since_ms: u64, format: Format, out: &mut impl W
 pub(super) async fn each(
     path: &Path,
     since_ms: u64,
-    take: &mut dyn FnMut(&Map<String, Value>) -> Result<(), ExportError>,
+    mut take: impl FnMut(&Map<String, Value>) -> Result<(), ExportError>,
 ) -> Result<u64, ExportError> {
     let mut db = file::open_to_read(path).await?;
     let sql = |e: sqlx::Error| JournalError::of(path, &e);

@@ -87,3 +87,31 @@ fn what_is_wrong_with_the_command_is_said_before_anything_is_searched() {
     let out = command.current_dir(folder.path()).args(unknown).output().unwrap();
     assert!(!out.status.success() && said(&out).contains("small"), "{}", said(&out));
 }
+
+/// A policy that takes the most likely to be right sends everything away; the order of its backends is one of the keys that may change that.
+#[test]
+fn the_order_of_backends_is_searched_beside_a_number() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), 2000);
+    let own = "name = \"mine\" # kept\nabout = \"Most likely to be right.\"\n\n[rule]\nkind = \"objective\"\nminimise = \"errors\"\n\
+        max_quality_loss = 0.05\n\n[tune]\n\"rule.max_quality_loss\" = [0.0, 0.6]\norder = [\"local\", \"cloud\"]\n";
+    std::fs::write(folder.path().join("mine.toml"), own).unwrap();
+    let sides = ["tune", "mine.toml", "--outcomes", "log.jsonl", "--weak", "small", "--strong", "large", "--json"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wattroute"));
+    let out = command
+        .current_dir(folder.path())
+        .args(sides)
+        .args(["--accuracy", "0.9", "--out", "found.toml"])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", said(&out));
+    let told: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(told["keys"], json!(["rule.max_quality_loss", "order"]));
+    let order = told["found"]["changes"].as_array().unwrap().iter().find(|c| c["key"] == "order").unwrap();
+    assert_eq!((&order["old"], &order["new"]), (&Value::Null, &json!(["local", "cloud"])));
+    assert!(told["found"]["held_out"]["new"]["local_share"].as_f64() > Some(0.3), "{told:#}");
+    let text = std::fs::read_to_string(folder.path().join("found.toml")).unwrap();
+    assert!(text.contains("#   order: none -> local > cloud\n") && text.contains("name = \"found\" # kept"), "{text}");
+    let policy = wattroute::policy::parse(&text, "found.toml").unwrap();
+    assert_eq!(policy.order.iter().map(|name| &**name).collect::<Vec<_>>(), ["local", "cloud"]);
+}

