@@ -81,10 +81,7 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
     let names: Vec<Arc<str>> = stand_ins.iter().map(|s| Arc::clone(&s.backend)).collect();
     let probes: Vec<Probe> =
         top.tables("probes", problems).into_iter().filter_map(|s| probe(s, &names, problems)).collect();
-    // What tuning may change; `tune::space` reads and checks it.
-    if top.ask("tune").is_some_and(|tune| !tune.is_table()) {
-        problems.add("tune", "must be a table of keys with ranges: \"rule.max_quality_loss\" = [0.0, 0.4]");
-    }
+    tunable(&mut top, problems);
     top.finish(problems);
     if let Some(bad) = name.filter(|n| !is_name(n)) {
         problems.add("name", format!("must be 1 to 64 of a-z, 0-9, `-`, `_` (got {})", shown(bad)));
@@ -111,6 +108,13 @@ fn policy(root: &toml::Table, text: &str, problems: &mut Problems) -> Option<Pol
         stand_ins,
         probes,
     })
+}
+
+/// What tuning may change; `tune::space` reads and checks it.
+fn tunable(top: &mut Section<'_>, problems: &mut Problems) {
+    if top.ask("tune").is_some_and(|tune| !tune.is_table()) {
+        problems.add("tune", "must be a table of keys with ranges: \"rule.max_quality_loss\" = [0.0, 0.4]");
+    }
 }
 
 fn order(top: &mut Section<'_>, problems: &mut Problems) -> Vec<Arc<str>> {
