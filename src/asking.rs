@@ -4,6 +4,7 @@
 //! permit that a cloud backend asks for.
 
 mod cascade;
+mod samples;
 
 use std::sync::PoisonError;
 use std::time::Duration;

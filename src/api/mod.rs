@@ -10,6 +10,7 @@ pub mod models;
 pub mod query;
 pub mod read;
 pub mod rewrite;
+pub mod sampled;
 mod scan;
 pub mod sse;
 mod twin;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 
-use super::{Answered, spent};
+use super::{Answered, samples, spent};
 use crate::api::query::Query;
 use crate::app::App;
 use crate::backend::Backend;
@@ -59,13 +59,20 @@ pub async fn ask(stage: &Stage<'_>, index: usize, local: &Arc<Backend>, entry: &
         prompt: f64::from(stage.query.input_tokens),
     };
     let evidence = trace.evidence(expected);
-    let confidence = verify.model.p(&evidence);
+    let mut confidence = verify.model.p(&evidence);
+    let mut beside = String::new();
+    if let Some(samples) = &verify.samples
+        && let Some(agreement) = samples::agreement(stage, (local, &trace), samples, entry).await
+    {
+        confidence = samples.joined(confidence, agreement);
+        beside = format!(", second answers agree by {agreement:.2}");
+    }
     if confidence >= verify.escalate_below {
-        entry.checked("kept", confidence, &format!("checked: confidence {confidence:.2}"));
+        entry.checked("kept", confidence, &format!("checked: confidence {confidence:.2}{beside}"));
         meter::checked("kept");
         return Ok(held);
     }
-    escalate(stage, held, (confidence, &evidence), entry).await
+    escalate(stage, held, (confidence, &evidence, &beside), entry).await
 }
 
 /// Takes a stream until there is enough of it to judge. An answer in one piece is there already.
@@ -112,12 +119,12 @@ async fn hold(held: &mut Answered, trace: &Trace, verify: &Verify) -> Result<(),
 async fn escalate(
     stage: &Stage<'_>,
     held: Answered,
-    (confidence, evidence): (f64, &Evidence),
+    (confidence, evidence, beside): (f64, &Evidence, &str),
     entry: &mut Entry,
 ) -> Result<Answered, Fault> {
     let Some(strong) = stage.state.backends.get(stage.cascade.strong) else { return Ok(held) };
     let why = format!(
-        "checked: confidence {confidence:.2} is below {:.2} ({})",
+        "checked: confidence {confidence:.2} is below {:.2} ({}{beside})",
         stage.cascade.verify.escalate_below,
         evidence.against()
     );

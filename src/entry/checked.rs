@@ -67,6 +67,18 @@ impl Entry {
         self.record.wasted_seconds = Some(clock::now().duration_since(asked).as_secs_f64());
     }
 
+    /// Second answers of so many tokens each were drawn for a check, from `asked` to now: thrown away, and charged by the
+    /// backend's table. A meter that sees them too counts them again: never too little.
+    pub fn sampled(&mut self, backend: &Backend, tokens: &[u32], asked: Instant) {
+        let input = f64::from(self.estimated_input);
+        for output in tokens {
+            self.wasted(backend.outlook.joules(&self.posterior, input, f64::from(*output)).mid);
+            self.wasted_usd += backend.outlook.usd(input, f64::from(*output)).unwrap_or(0.0);
+        }
+        self.record.wasted_usd = Some(self.wasted_usd);
+        self.record.wasted_seconds = Some(clock::now().duration_since(asked).as_secs_f64());
+    }
+
     /// Another backend than the chosen one answers, by the policy's own wish.
     pub fn instead(&mut self, decision: &Decision, index: usize) {
         self.record.quality_change = quality_change(decision, index);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::decimal::Decimal;
 use super::rank::{Ranked, best_by_chance, figure};
 use super::rules::{Minimise, Policy, Rule};
+use super::samples::{self, Samples};
 use super::section::Section;
 use super::types::{Candidate, Cascade, CloudPermit, Pin, Place, Saved, Signals};
 use crate::classify::domain::Domain;
@@ -39,6 +40,8 @@ pub struct Verify {
     pub hold: Duration,
     /// From evidence to P(the answer is right).
     pub model: Model,
+    /// Second answers that it is compared with; none asks for none.
+    pub samples: Option<Samples>,
 }
 
 /// Whether a cascade can pay, by what the policy minimises.
@@ -57,10 +60,11 @@ pub fn section(mut s: Section<'_>, problems: &mut Problems) -> Verify {
     let tokens = s.number("hold_tokens", 1.0..=4096.0, problems).unwrap_or(HOLD_TOKENS);
     let ms = s.number("hold_ms", 1.0..=60_000.0, problems).unwrap_or(HOLD_MS);
     let model = s.optional_table("model", problems).map_or_else(Model::shipped, |m| weights(m, problems));
+    let samples = s.optional_table("samples", problems).map(|s| samples::section(s, problems));
     s.finish(problems);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to 4096")]
     let hold_tokens = tokens as u32;
-    Verify { escalate_below, close, hold_tokens, hold: Duration::from_secs_f64(ms / 1e3), model }
+    Verify { escalate_below, close, hold_tokens, hold: Duration::from_secs_f64(ms / 1e3), model, samples }
 }
 
 /// The shipped weights with those of the file in their place.

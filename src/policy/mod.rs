@@ -15,6 +15,7 @@ mod probe;
 mod rank;
 mod reason;
 mod rules;
+pub mod samples;
 #[cfg(test)]
 pub mod sample;
 mod section;

@@ -348,3 +348,33 @@ async fn the_embedded_engine_is_checked_without_the_clients_request_for_log_prob
     assert_eq!((&entry["output_tokens"], &entry["outcome"]), (&json!(400), &json!("ok")));
     gateway.finish().await;
 }
+
+/// With second answers: agreement decides alone.
+const SAMPLED: &str = "\n[verify.samples]\ncount = 2\ntokens = 8\nweight = 8.0\n";
+
+fn says(words: &str) -> Vec<u8> {
+    let mut body = completion();
+    body["choices"][0]["message"]["content"] = json!(words);
+    json_response(200, &[("connection", "close")], &body)
+}
+
+#[tokio::test]
+async fn second_answers_that_disagree_escalate_and_are_charged() {
+    let policy = POLICY.replace("bias = 2.0", "bias = 0.0").replace("mean_logprob = 4.0", "mean_logprob = 0.0") + SAMPLED;
+    for (second, place, verdict) in [(NEAR_ANSWER, "local", "kept"), ("something else entirely", "cloud", "escalated")] {
+        let near = Upstream::by(move |connection| once(if connection == 0 { says(NEAR_ANSWER) } else { says(second) })).await;
+        let far = Upstream::always(well()).await;
+        let gateway = plan(&near.base(), &far.base(), &policy).start().await;
+        let reply = gateway.chat("auto", false).await;
+        assert_eq!((reply.status, reply.header("x-wattroute-place")), (200, Some(place)), "{reply:?}");
+        assert!(reason(&reply).contains("second answers agree by"), "{}", reason(&reply));
+        let asked = near.requests();
+        assert_eq!(asked.len(), 3);
+        let (one, two) = (asked[1].json(), asked[2].json());
+        assert_eq!((&one["max_tokens"], &one["messages"]), (&json!(8), &asked[0].json()["messages"]));
+        assert!(one["seed"] != two["seed"] && one["temperature"] == json!(0.7), "{one}");
+        let entries = gateway.finish().await;
+        assert_eq!(entries[0]["verdict"], verdict);
+        assert!(entries[0]["wasted_joules"].as_f64().unwrap() > 0.0 && entries[0]["wasted_seconds"].as_f64().unwrap() > 0.0);
+    }
+}
