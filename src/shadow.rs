@@ -3,12 +3,16 @@
 //!
 //! Invariants: nothing of it reaches the client or delays its answer; a query that named its backend is never asked again, and
 //! the cloud only with the decision's permit, which no private query has; what is spent in an hour is bounded, one
-//! shadow is under way at a time, and a backend whose figures are unknown has none; both texts die with the comparison.
+//! shadow is under way at a time, and a backend whose figures are unknown has none; both texts die with the comparison, unless
+//! a judge is configured: it reads both.
+
+mod judge;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
 
 use crate::api::query::Query;
 use crate::app::App;
@@ -42,6 +46,8 @@ pub struct Shadow {
     /// Who is asked.
     other: Arc<Backend>,
     index: usize,
+    /// Who says which answer is better.
+    judge: Option<Arc<Backend>>,
     /// What the client was told.
     said: Trace,
     _turn: Turn,
@@ -54,13 +60,21 @@ pub fn over(
     (decision, record): (Decision, &Record),
     (answer, answering): (Answer, usize),
 ) -> (Answer, Option<Shadow>) {
-    let settings = state.config.shadow;
+    let settings = &state.config.shadow;
     let wanted = settings.share > 0.0 && *pin == Pin::None && record.verdict.is_none() && answer.status.is_success();
     if !wanted || !drawn(&record.decision_id, settings.share) {
         return (answer, None);
     }
     let Some((index, other)) = other(state, &decision, answering) else { return (answer, None) };
-    let Some(turn) = app.shadows.take(&settings, &decision, index, clock::now()) else { return (answer, None) };
+    let judge = judge::of(state, &decision);
+    let more = judge.as_ref().map_or(Some([0.0; 2]), |judge| {
+        let tokens = other.outlook.output_tokens(&decision.posterior, query.input_tokens, query.sampling.max_tokens);
+        judge::price(judge, &query, &decision, tokens)
+    });
+    let price = more.zip(price(&decision, index)).map(|(a, b)| [a[0] + b[0], a[1] + b[1]]);
+    let Some(turn) = price.and_then(|price| app.shadows.take(settings, price, clock::now())) else {
+        return (answer, None);
+    };
     let said = Trace::default();
     let answer = backend::watched(answer, &said);
     let shadow = Shadow {
@@ -72,6 +86,7 @@ pub fn over(
         decision,
         other,
         index,
+        judge,
         said,
         _turn: turn,
     };
@@ -114,15 +129,24 @@ impl Shadow {
         let theirs = Trace::default();
         let asked = self.answer(&theirs).await;
         let Ok((answer, timing)) = entry.noting(asked) else { return };
-        let (said, other) = (self.said.clone(), theirs);
-        let done = move |completion: Completion| {
-            let both = completion.outcome == Outcome::Ok;
-            entry.compared(both.then(|| compare(&said, &other)).flatten());
-            entry.finish(&completion, None);
-        };
+        let (tell, ended) = oneshot::channel();
+        let done = move |completion: Completion| drop(tell.send((entry, completion)));
         let mut body = relay(answer, (), timing, done).into_body();
         // A break is in the completion; what comes is read and forgotten.
         while let Some(Ok(_)) = body.frame().await {}
+        drop(body);
+        let Ok((mut entry, completion)) = ended.await else { return };
+        if completion.outcome == Outcome::Ok
+            && let (Some(given), Some(shadow)) = (self.said.said(), theirs.said())
+        {
+            entry.compared(Some(agree::agreement(&given, &shadow)));
+            if let Some(judge) = &self.judge {
+                let asked = (&self.query, &self.decision);
+                let verdict = judge::compare(judge, asked, (&given, &shadow), &mut entry).await;
+                entry.judged(verdict);
+            }
+        }
+        entry.finish(&completion, None);
     }
 
     async fn answer(&self, trace: &Trace) -> Result<(Answer, Timing), Fault> {
@@ -135,25 +159,23 @@ impl Shadow {
     }
 }
 
-/// None where one of them calls a tool: what it would have said is not in words.
-fn compare(one: &Trace, other: &Trace) -> Option<f64> {
-    let (one, other) = (one.said()?, other.said()?);
-    Some(agree::agreement(&one, &other))
+/// What a decision expected a backend to cost, J and US dollars; none where a figure is not known.
+fn price(decision: &Decision, index: usize) -> Option<[f64; 2]> {
+    let expected = decision.alternatives.get(index)?;
+    let usd = expected.usd.or((expected.place == Place::Local).then_some(0.0))?;
+    Some([expected.joules.mid?, usd])
 }
 
 impl Shadows {
-    /// Leave for one shadow of a backend, at the price that the decision expected of it.
-    fn take(&self, settings: &Settings, decision: &Decision, index: usize, now: Instant) -> Option<Turn> {
-        let expected = decision.alternatives.get(index)?;
-        let usd = expected.usd.or((expected.place == Place::Local).then_some(0.0))?;
-        let joules = expected.joules.mid?;
+    /// Leave for one shadow at this price, J and US dollars.
+    fn take(&self, settings: &Settings, price: [f64; 2], now: Instant) -> Option<Turn> {
         if self.busy.swap(true, Ordering::AcqRel) {
             return None;
         }
         let turn = Turn(Arc::clone(&self.busy));
         let mut purse = self.purse.lock().unwrap_or_else(PoisonError::into_inner);
         let purse = purse.get_or_insert_with(|| Purse::full(settings, now));
-        purse.pay(settings, [joules, usd], now).then_some(turn)
+        purse.pay(settings, price, now).then_some(turn)
     }
 }
 
@@ -209,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_hour_costs_at_most_what_it_may() {
-        let settings = Settings { share: 1.0, joules_per_hour: 100.0, usd_per_hour: 1.0 };
+        let settings = Settings { share: 1.0, joules_per_hour: 100.0, usd_per_hour: 1.0, judge: None };
         let start = clock::now();
         let mut purse = Purse::full(&settings, start);
         let paid = (0..100).filter(|_| purse.pay(&settings, [30.0, 0.0], start)).count();

@@ -191,6 +191,11 @@ fn table(s: &Stats) -> String {
         let usd = shadow.usd.map_or("-".to_owned(), |usd| format!("{usd:.4}"));
         let (asked, compared, used) = (shadow.asked, shadow.compared, joules(shadow.joules));
         let _ = writeln!(t, "{:<48} {asked:>8} {compared:>9} {agreement:>14} {used:>10} {usd:>9}", shadow.backend);
+        if let [better, same, worse] = shadow.judged
+            && better + same + worse > 0
+        {
+            let _ = writeln!(t, "  by a judge in both orders: {better} better, {same} as good, {worse} worse");
+        }
     }
     t
 }

@@ -195,6 +195,7 @@ pub struct Shadow {
     pub share: Option<f64>,
     pub joules_per_hour: Option<f64>,
     pub usd_per_hour: Option<f64>,
+    pub judge: Option<String>,
 }
 
 /// `[energy]`

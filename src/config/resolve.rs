@@ -43,7 +43,7 @@ pub fn resolve(source: Source, around: &Around) -> Result<Config, Problems> {
     let cache = cache(&raw.cache, &mut problems);
     let energy = energy::checked(&raw.energy, around, &mut problems);
     let learning = energy::learning(raw.learning.as_deref(), &mut problems);
-    let shadow = shadow::section(&raw.shadow, &mut problems);
+    let shadow = shadow::section(&raw.shadow, &names, &mut problems);
     let all = match (server, limits, classify, journal, cache, energy, shadow) {
         (Some(server), Some(limits), Some(classify), Some(journal), Some(cache), Some(energy), Some(shadow)) => {
             Some(Config {

@@ -122,6 +122,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("shadow.share", Shape::Float),
     ("shadow.joules_per_hour", Shape::Float),
     ("shadow.usd_per_hour", Shape::Float),
+    ("shadow.judge", Shape::Text),
 ];
 
 /// The origin that the `config` crate gives to values from the environment.

@@ -43,6 +43,19 @@ impl Entry {
         self.record.confidence = agreement;
     }
 
+    /// What a judge said of a shadow's answer.
+    pub fn judged(&mut self, verdict: Option<f64>) {
+        self.record.judged = verdict;
+    }
+
+    /// A judge has read, and taken so many tokens (in, out): charged beside the answer.
+    pub fn judging(&mut self, judge: &Backend, tokens: [u32; 2]) {
+        let [input, output] = tokens.map(f64::from);
+        self.wasted(judge.outlook.joules(&self.posterior, input, output).mid);
+        self.wasted_usd += judge.outlook.usd(input, output).unwrap_or(0.0);
+        self.record.wasted_usd = Some(self.wasted_usd);
+    }
+
     /// The answer under way is put aside.
     pub fn set_aside(&mut self) -> Aside {
         Aside { backend: self.answering.take(), running: self.running.take() }

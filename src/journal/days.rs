@@ -22,7 +22,7 @@ fn kind(column: &str) -> Kind {
         "posterior" => Kind::Reals,
         "domain_p" | "propensity" | "joules_low" | "joules_mid" | "joules_high" | "wasted_joules" | "saved_low"
         | "saved_mid" | "saved_high" | "quality_change" | "usd" | "ttft_ms" | "total_ms" | "overhead_us"
-        | "confidence" | "wasted_usd" | "wasted_seconds" | "feedback" | "router_joules" => Kind::Real,
+        | "confidence" | "wasted_usd" | "wasted_seconds" | "feedback" | "router_joules" | "judged" => Kind::Real,
         _ => Kind::Text,
     }
 }

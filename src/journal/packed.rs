@@ -15,9 +15,9 @@ use crate::policy::types::{Alternative, Place};
 const LAYOUT: u8 = 1;
 /// All of the first, and what came of a check: for entries whose answer was checked.
 const CHECKED: u8 = 2;
-/// All of the second, and which tier classified the query: for entries of a gateway with more than one.
-const TIERED: u8 = 3;
-const KNOWN: std::ops::RangeInclusive<u8> = LAYOUT..=TIERED;
+/// All of the second, which tier classified the query, and what a judge said: for entries with one of these.
+const WIDER: u8 = 3;
+const KNOWN: std::ops::RangeInclusive<u8> = LAYOUT..=WIDER;
 /// Bytes of a usual entry: two backends, a sentence for each.
 const USUAL_BYTES: usize = 640;
 
@@ -26,7 +26,7 @@ pub fn pack(r: &Record) -> Vec<u8> {
     let mut out = Out(Vec::with_capacity(USUAL_BYTES));
     let checked = r.verdict.is_some() || r.wasted_seconds.is_some();
     let known = if checked { CHECKED } else { LAYOUT };
-    let layout = if r.tier.is_some() { TIERED } else { known };
+    let layout = if r.tier.is_some() || r.judged.is_some() { WIDER } else { known };
     out.byte(layout);
     out.text(&r.id);
     out.text(&r.decision_id);
@@ -53,9 +53,9 @@ pub fn pack(r: &Record) -> Vec<u8> {
         out.maybe(r.verdict, Out::text);
         [r.confidence, r.wasted_usd, r.wasted_seconds].into_iter().for_each(|x| out.maybe(x, Out::float));
     }
-    if layout >= TIERED {
+    if layout >= WIDER {
         out.maybe(r.tier, Out::text);
-        out.maybe(r.router_joules, Out::float);
+        [r.router_joules, r.judged].into_iter().for_each(|x| out.maybe(x, Out::float));
     }
     out.0
 }
@@ -109,9 +109,11 @@ pub fn unpack(bytes: &[u8]) -> Option<Map<String, Value>> {
             field(name, read.maybe(|read| Some(read.float()?.into()))?);
         }
     }
-    if layout >= TIERED {
+    if layout >= WIDER {
         field("tier", read.maybe(|read| Some(read.text()?.into()))?);
-        field("router_joules", read.maybe(|read| Some(read.float()?.into()))?);
+        for name in ["router_joules", "judged"] {
+            field(name, read.maybe(|read| Some(read.float()?.into()))?);
+        }
     }
     read.0.is_empty().then_some(fields)
 }

@@ -79,6 +79,9 @@ pub struct Record {
     /// P(the local answer is right) as its check had it; of a shadow, how far it agrees with the answer that was given. Null
     /// where neither is known.
     pub confidence: Option<f64>,
+    /// Of a shadow whose answers a judge read in both orders: 1 where it is better than the answer that was given, 0.5 as good,
+    /// 0 worse; null where the readings disagree.
+    pub judged: Option<f64>,
     /// What came of the check: `kept`, `escalated`, or `given` because the cloud could not answer; `shadow` of a shadow.
     pub verdict: Option<&'static str>,
     /// Baseline minus `joules`.

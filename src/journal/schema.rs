@@ -180,8 +180,8 @@ pub const COLUMNS: [&str; 39] = [
 
 /// Fields that an export has beside [`COLUMNS`]: what came of a check, what people thought of the answer, and
 /// who classified the query at what cost.
-pub const SINCE: [&str; 7] =
-    ["verdict", "confidence", "wasted_usd", "wasted_seconds", "feedback", "tier", "router_joules"];
+pub const SINCE: [&str; 8] =
+    ["verdict", "confidence", "wasted_usd", "wasted_seconds", "feedback", "tier", "router_joules", "judged"];
 
 /// Bits of an id below its millisecond.
 pub const ID_BITS: u32 = 22;

@@ -23,6 +23,8 @@ pub struct Shadows {
     pub agreement: Option<f64>,
     /// Half the width of its 95 % interval, normal approximation; null below two.
     pub agreement_within: Option<f64>,
+    /// Of those that a judge read with the same verdict in both orders: better than the answer that was given, as good, worse.
+    pub judged: [u64; 3],
     /// Joules that they took, as far as known; null where none is.
     pub joules: Option<f64>,
     /// US dollars, likewise.
@@ -34,6 +36,7 @@ pub struct Shadows {
 struct Sums {
     asked: u64,
     agreements: Vec<f64>,
+    judged: [u64; 3],
     joules: Option<f64>,
     usd: Option<f64>,
 }
@@ -60,6 +63,13 @@ pub async fn sums(db: &mut SqliteConnection, filter: &Filter) -> Result<Vec<Shad
         let rest: Vec<u8> = row.try_get("rest")?;
         let fields = packed::unpack(&rest);
         sums.agreements.extend(fields.as_ref().and_then(|f| f.get("confidence")?.as_f64()));
+        let [better, same, worse] = &mut sums.judged;
+        match fields.as_ref().and_then(|f| f.get("judged")?.as_f64()) {
+            Some(score) if score > 0.75 => *better += 1,
+            Some(score) if score > 0.25 => *same += 1,
+            Some(_) => *worse += 1,
+            None => {}
+        }
         for (sum, one) in [(&mut sums.joules, row.try_get("joules_mid")?), (&mut sums.usd, row.try_get("usd")?)] {
             *sum = match (*sum, one) {
                 (Some(a), Some(b)) => Some(a + b),
@@ -84,6 +94,7 @@ fn told(backend: String, sums: &Sums) -> Shadows {
         compared: sums.agreements.len() as u64,
         agreement: mean,
         agreement_within: within,
+        judged: sums.judged,
         joules: sums.joules,
         usd: sums.usd,
     }

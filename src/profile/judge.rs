@@ -14,6 +14,7 @@ use super::record::verdict::Verdict;
 use super::record::{Line, Record};
 use super::run::{ATTEMPTS, backoff};
 use crate::clock;
+use crate::verify::pair::{Better, prompt, verdict};
 
 /// Tokens of a verdict with its reason.
 const VERDICT_TOKENS: u32 = 512;
@@ -24,14 +25,6 @@ pub struct Against {
     pub name: String,
     /// By suite hash and id.
     answers: HashMap<(String, String), String>,
-}
-
-/// What one reading said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Better {
-    First,
-    Second,
-    Tie,
 }
 
 impl Against {
@@ -146,22 +139,6 @@ async fn reading(asker: &Asker, question: &str, first: &str, second: &str) -> Re
     }
 }
 
-fn prompt(question: &str, first: &str, second: &str) -> String {
-    format!(
-        "Two assistants answered the same question. Say which answer helps the asker more. Look at whether it is correct, \
-         does what was asked, and is complete and clear; neither length nor order is a merit. Give one sentence of reason, \
-         then end with exactly one of [[A]] (answer A is better), [[B]] (answer B is better) or [[C]] (equally good).\n\n\
-         [Question]\n{question}\n\n[Answer A]\n{first}\n[End of answer A]\n\n[Answer B]\n{second}\n[End of answer B]"
-    )
-}
-
-/// The last mark of a verdict: a judge may mention the others while it weighs them.
-fn verdict(text: &str) -> Option<Better> {
-    let marks = [("[[A]]", Better::First), ("[[B]]", Better::Second), ("[[C]]", Better::Tie)];
-    let last = marks.iter().filter_map(|(mark, better)| Some((text.rfind(mark)?, *better))).max_by_key(|(at, _)| *at);
-    last.map(|(_, better)| better)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,12 +157,5 @@ mod tests {
         ] {
             assert_eq!(outcome(forth, back), want, "{forth:?} {back:?}");
         }
-    }
-
-    #[test]
-    fn the_last_mark_is_the_verdict() {
-        assert_eq!(verdict("[[A]] would be harsh, so [[C]]"), Some(Better::Tie));
-        assert_eq!(verdict("B is right. [[B]]."), Some(Better::Second));
-        assert_eq!(verdict("A is better"), None);
     }
 }

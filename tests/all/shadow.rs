@@ -104,3 +104,25 @@ async fn a_shadow_that_fails_is_written_down_and_harms_nobody() {
     assert_eq!(of(&entries, "chat").len(), 3);
     assert!(!shadows.is_empty() && shadows.iter().all(|shadow| shadow["confidence"].is_null()), "{shadows:?}");
 }
+
+#[tokio::test]
+async fn a_judge_reads_both_answers_in_both_orders_within_the_budget() {
+    for (verdicts, judged) in [(["[[A]]", "[[B]]"], json!(1.0)), (["[[A]]", "[[A]]"], Value::Null)] {
+        let near = Upstream::always(once(says("is four"))).await;
+        let far = Upstream::always(once(says("is five"))).await;
+        let wise = Upstream::by(move |n| once(says(verdicts[n.min(1)]))).await;
+        let judge = local("wise", &wise.base()).replace("\nmodel =", "\ntable = \"smollm2-135m\"\nmodel =");
+        let gateway = gateway(&near, &far, PRICE, &format!("{ALL}judge = \"local/wise\"\n{judge}")).await;
+        let body = json!({ "model": "auto", "messages": [{ "role": "user", "content": canary::PROMPT }] });
+        assert_eq!(gateway.post(&body).await.status, 200);
+        settled(&wise, 2).await;
+        let asked: Vec<String> = wise.requests().iter().map(|r| r.json()["messages"][0]["content"].to_string()).collect();
+        assert_eq!(asked.len(), 2);
+        let place = |text: &str, of: &str| text.find(of).unwrap();
+        assert!(place(&asked[0], "is five") < place(&asked[0], "is four"), "the shadow's first");
+        assert!(place(&asked[1], "is four") < place(&asked[1], "is five"));
+        let shadows = of(&gateway.finish().await, "shadow");
+        assert_eq!(shadows[0]["judged"], judged, "{shadows:?}");
+        assert!(shadows[0]["wasted_joules"].as_f64().unwrap() > 0.0, "the judge is charged");
+    }
+}

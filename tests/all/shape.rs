@@ -31,7 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("backend", &["api", "engine", "policy", "verify"]),
     ("train", &["classify", "verify"]),
     ("picture", &[]),
-    ("profile", &["api", "backend", "classify", "energy", "engine", "models", "picture", "policy", "tables"]),
+    ("profile", &["api", "backend", "classify", "energy", "engine", "models", "picture", "policy", "tables", "verify"]),
     // Its own journal is one of the logs that it reads; a cascade is replayed by the same check as on the live line.
     (
         "replay",
