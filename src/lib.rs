@@ -8,13 +8,13 @@
 //! ```text
 //! socket -> edge (limits, TLS, framing) -> path::handle:
 //!     gate    who is asking, is there room            api      bytes -> query
-//!     cache   an exact answer, if opted in            signals  classify, predict
+//!     cache   an exact answer, if opted in            signals  classify (domains), predict
 //!     policy  decide (pure)                           backend  ask, fall back before the first byte
 //!     verify  is a local answer good enough, if the policy has a cascade
 //!     relay   stream, count, end honestly             -> client
 //! ```
 //!
-//! Beside the line, never in it: [`journal`] (a bounded queue to a writer thread), [`learn`] (fed by that writer),
+//! Beside the line, never in it: [`journal`] (a bounded queue to a writer thread), [`learn`] and [`bandit`] (fed by that writer),
 //! [`meter`] (metrics), health probes, configuration reload. A client that hangs up drops the future: the upstream socket closes or the local decode stops,
 //! the permits return, and the journal entry is still written, because a guard's `Drop` writes it. Away from the gateway
 //! altogether, [`replay`] takes logged queries through the same decisions.

@@ -57,7 +57,7 @@ impl State {
             let same = before.and_then(|s| s.backends.iter().find(|b| b.config.name == backend.name));
             backends.push(Arc::new(Backend::new(backend, &config.energy, same.map(Arc::as_ref))?));
         }
-        let domains = match before.filter(|s| s.config.classify == config.classify) {
+        let domains = match before.filter(|s| s.config.classify == config.classify && s.domains.lacks().is_none()) {
             Some(same) => Arc::clone(&same.domains),
             None => Arc::new(Domains::load(&config.classify, config.energy.cpu_tdp_w).map_err(|p| p.to_string())?),
         };

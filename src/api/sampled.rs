@@ -61,7 +61,8 @@ mod tests {
         assert!((second.sampling.temperature - 0.7).abs() < 1e-6);
         assert_eq!((&second.text, second.session, &second.sampling.stop), (&first.text, Some(7), &first.sampling.stop));
         assert!(comparable(&first));
-        let json = r#"{"model":"auto","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"}}"#;
+        let json =
+            r#"{"model":"auto","messages":[{"role":"user","content":"x"}],"response_format":{"type":"json_object"}}"#;
         assert!(!comparable(&read_query(Endpoint::Chat, Bytes::from(json), &HeaderMap::new()).unwrap()));
     }
 }

@@ -28,7 +28,8 @@ pub fn section(raw: &raw::Shadow, names: &[String], problems: &mut Problems) -> 
     if let Some(judge) = raw.judge.as_ref().filter(|judge| !names.contains(judge)) {
         let near = did_you_mean(judge, names.iter().map(String::as_str));
         let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
-        problems.add("shadow.judge", format!("must be a backend, local/NAME or cloud/NAME (got {}){near}", shown(judge)));
+        problems
+            .add("shadow.judge", format!("must be a backend, local/NAME or cloud/NAME (got {}){near}", shown(judge)));
     }
     let mut number = |value: Option<f64>, default: f64, most: f64, key: &str| {
         let value = value.unwrap_or(default);
@@ -39,5 +40,10 @@ pub fn section(raw: &raw::Shadow, names: &[String], problems: &mut Problems) -> 
     let share = number(raw.share, 0.0, 1.0, "shadow.share");
     let joules = number(raw.joules_per_hour, JOULES, 1e12, "shadow.joules_per_hour");
     let usd = number(raw.usd_per_hour, USD, 1e6, "shadow.usd_per_hour");
-    Some(Shadow { share: share?, joules_per_hour: joules?, usd_per_hour: usd?, judge: raw.judge.as_deref().map(Arc::from) })
+    Some(Shadow {
+        share: share?,
+        joules_per_hour: joules?,
+        usd_per_hour: usd?,
+        judge: raw.judge.as_deref().map(Arc::from),
+    })
 }

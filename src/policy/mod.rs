@@ -15,9 +15,9 @@ mod probe;
 mod rank;
 mod reason;
 mod rules;
-pub mod samples;
 #[cfg(test)]
 pub mod sample;
+pub mod samples;
 mod section;
 mod shipped;
 pub mod sticky;

@@ -51,7 +51,8 @@ impl Samples {
         if p <= 0.0 || !agreement.is_finite() {
             return p;
         }
-        let z = (p.min(1.0 - 1e-12) / (1.0 - p.min(1.0 - 1e-12))).ln() + self.weight * (agreement.clamp(0.0, 1.0) - 0.5);
+        let z =
+            (p.min(1.0 - 1e-12) / (1.0 - p.min(1.0 - 1e-12))).ln() + self.weight * (agreement.clamp(0.0, 1.0) - 0.5);
         1.0 / (1.0 + (-z).exp())
     }
 }
@@ -61,7 +62,8 @@ mod tests {
     use super::super::parse;
     use super::*;
 
-    const HEAD: &str = "name = \"s\"\nabout = \"S.\"\n[rule]\nkind = \"coverage-threshold\"\nthreshold = 0.5\n[verify]\n";
+    const HEAD: &str =
+        "name = \"s\"\nabout = \"S.\"\n[rule]\nkind = \"coverage-threshold\"\nthreshold = 0.5\n[verify]\n";
 
     #[test]
     fn second_answers_are_off_unless_they_are_asked_for_and_wrong_keys_are_told() {

@@ -101,7 +101,7 @@ impl Arm {
         for at in 0..FEATURES {
             let (Some(pivot), Some(beside)) = (left.get(at).copied(), right.get(at).copied()) else { return false };
             let scale = pivot.get(at).copied().unwrap_or(0.0);
-            if !(scale > RIDGE * 1e-6) {
+            if scale.is_nan() || scale <= RIDGE * 1e-6 {
                 return false;
             }
             let (pivot, beside) = (pivot.map(|x| x / scale), beside.map(|x| x / scale));

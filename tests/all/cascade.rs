@@ -360,9 +360,12 @@ fn says(words: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn second_answers_that_disagree_escalate_and_are_charged() {
-    let policy = POLICY.replace("bias = 2.0", "bias = 0.0").replace("mean_logprob = 4.0", "mean_logprob = 0.0") + SAMPLED;
-    for (second, place, verdict) in [(NEAR_ANSWER, "local", "kept"), ("something else entirely", "cloud", "escalated")] {
-        let near = Upstream::by(move |connection| once(if connection == 0 { says(NEAR_ANSWER) } else { says(second) })).await;
+    let policy =
+        POLICY.replace("bias = 2.0", "bias = 0.0").replace("mean_logprob = 4.0", "mean_logprob = 0.0") + SAMPLED;
+    for (second, place, verdict) in [(NEAR_ANSWER, "local", "kept"), ("something else entirely", "cloud", "escalated")]
+    {
+        let near =
+            Upstream::by(move |connection| once(if connection == 0 { says(NEAR_ANSWER) } else { says(second) })).await;
         let far = Upstream::always(well()).await;
         let gateway = plan(&near.base(), &far.base(), &policy).start().await;
         let reply = gateway.chat("auto", false).await;
@@ -375,6 +378,8 @@ async fn second_answers_that_disagree_escalate_and_are_charged() {
         assert!(one["seed"] != two["seed"] && one["temperature"] == json!(0.7), "{one}");
         let entries = gateway.finish().await;
         assert_eq!(entries[0]["verdict"], verdict);
-        assert!(entries[0]["wasted_joules"].as_f64().unwrap() > 0.0 && entries[0]["wasted_seconds"].as_f64().unwrap() > 0.0);
+        assert!(
+            entries[0]["wasted_joules"].as_f64().unwrap() > 0.0 && entries[0]["wasted_seconds"].as_f64().unwrap() > 0.0
+        );
     }
 }

@@ -116,7 +116,8 @@ async fn a_judge_reads_both_answers_in_both_orders_within_the_budget() {
         let body = json!({ "model": "auto", "messages": [{ "role": "user", "content": canary::PROMPT }] });
         assert_eq!(gateway.post(&body).await.status, 200);
         settled(&wise, 2).await;
-        let asked: Vec<String> = wise.requests().iter().map(|r| r.json()["messages"][0]["content"].to_string()).collect();
+        let asked: Vec<String> =
+            wise.requests().iter().map(|r| r.json()["messages"][0]["content"].to_string()).collect();
         assert_eq!(asked.len(), 2);
         let place = |text: &str, of: &str| text.find(of).unwrap();
         assert!(place(&asked[0], "is five") < place(&asked[0], "is four"), "the shadow's first");

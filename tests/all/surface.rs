@@ -291,7 +291,10 @@ async fn a_repeated_answer_uses_nothing_and_saves_what_it_took_at_the_time() {
     }
     assert_eq!((&second["joules_basis"], &second["domain"]), (&first["joules_basis"], &first["domain"]));
     let sums = stats(&file, &Filter::default()).await.unwrap();
-    assert_eq!((sums.joules.mid, sums.saved.mid), (first["joules_mid"].as_f64(), first["joules_mid"].as_f64()));
+    assert_eq!(sums.joules.mid, first["joules_mid"].as_f64());
+    // The baseline itself answered the first: what classifying took is lost there, less than a millijoule.
+    let lost = sums.joules.mid.unwrap() - sums.saved.mid.unwrap();
+    assert!(lost > 0.0 && lost < 1e-3, "{lost}");
 }
 
 #[tokio::test]
