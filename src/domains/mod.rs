@@ -71,7 +71,7 @@ impl Domains {
     /// The artifact cannot be used.
     pub fn load(config: &Classify, cpu_tdp_w: Option<f64>) -> Result<Self, Problem> {
         let by = match &config.labels {
-            Labels::Named(name) => named(name, config.tier),
+            Labels::Named(name) => named(name),
             Labels::File(path) => Topics::load(path)
                 .map(|topics| By::Labels(Arc::new(topics)))
                 .map_err(|e| Problem::new("classify.taxonomy", format!("{}: {e}", path.display())))?,
@@ -184,11 +184,9 @@ impl Domains {
     }
 }
 
-/// The shipped classifier of a taxonomy; of the domains themselves the one that every other command uses, unless the encoder
-/// is wanted and has a head for them.
-fn named(name: &str, tier: Tier) -> By {
-    let labels = Topics::shipped(name).filter(|_| tier != Tier::Fast || name != "aei");
-    labels.map_or_else(|| By::Domains(Classifier::shipped()), By::Labels)
+/// The shipped classifier of a taxonomy.
+fn named(name: &str) -> By {
+    Topics::shipped(name).map_or_else(|| By::Domains(Classifier::shipped()), By::Labels)
 }
 
 impl By {
