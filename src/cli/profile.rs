@@ -1,6 +1,7 @@
 //! `wattroute profile`: ask suites of a backend, measure, write a table.
 
 mod bar;
+mod before;
 mod finish;
 mod setup;
 
@@ -18,15 +19,17 @@ use crate::energy::estimate;
 use crate::profile::asker::Asker;
 use crate::profile::judge::{self, Against};
 use crate::profile::log::Log;
-use crate::profile::pick::{self, Item};
-use crate::profile::record::{self, Line, Run};
+use crate::profile::pick;
+use crate::profile::record::{self, File, Line, Run};
+use crate::profile::regrade;
 use crate::profile::run::{self, End, Plan};
+use crate::tables;
 
 /// Exit code after Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
 /// Ask a backend the questions of suites, measure its joules and write its table
-#[derive(clap::Args)]
+#[derive(Clone, clap::Args)]
 #[command(after_help = "Examples:
   wattroute profile                                     the default model on a sample of mmlu-pro and gsm8k
   wattroute profile --backend local/llama --suite mmlu-pro --suite gsm8k --limit 200 --out llama.json
@@ -59,10 +62,10 @@ pub struct Args {
     #[arg(long, default_value = "1", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
     streams: Vec<u32>,
     /// Stop after so many joules
-    #[arg(long)]
+    #[arg(long, value_parser = budget)]
     budget_joules: Option<f64>,
     /// Stop after so many minutes
-    #[arg(long)]
+    #[arg(long, value_parser = budget)]
     budget_minutes: Option<f64>,
     /// Wait at most so long for the idle machine's watts to stand still: 10s, 500ms
     #[arg(long, default_value = "10s", value_parser = settle)]
@@ -108,6 +111,15 @@ pub struct Args {
     json: bool,
 }
 
+/// The largest budget: 19 centuries of minutes, or 280 kWh.
+const MOST_BUDGET: f64 = 1e9;
+
+fn budget(text: &str) -> Result<f64, String> {
+    let amount: f64 = text.parse().map_err(|_| "is no number".to_owned())?;
+    // Neither infinity nor "not a number" is within these.
+    if amount > 0.0 && amount <= MOST_BUDGET { Ok(amount) } else { Err("must be above 0 and at most 1e9".to_owned()) }
+}
+
 fn settle(text: &str) -> Result<Duration, String> {
     units::duration(text)
 }
@@ -122,67 +134,116 @@ pub fn run(file: Option<&Path>, args: &Args) -> ExitCode {
     if let Some(watts) = config.energy.cpu_tdp_w {
         estimate::set_tdp(watts);
     }
+    let args = &setup::once(args);
     super::block_on(async { Box::pin(profile(args, &config)).await.unwrap_or_else(|e| super::fail(&e)) })
 }
 
+/// What is to be done, and the record file that nobody else writes meanwhile.
+struct Job {
+    out: PathBuf,
+    plan: Plan,
+    about: Run,
+    log: Log,
+    earlier: File,
+}
+
+impl Job {
+    /// Everything that can be said to be wrong before a model is loaded.
+    fn new(args: &Args, config: &Config) -> Result<Self, String> {
+        let out = args.out.clone().unwrap_or_else(|| setup::default_out(&args.backend));
+        let suites = pick::open_all(&args.suite)?;
+        let items = pick::pick(&suites, &pick::domains(&args.domains)?, args.limit, args.seed)?;
+        let about = setup::about(args, config, pick::sources(&suites, &items))?;
+        let (log, earlier) = before::earlier(&tables::beside(&out, "records.jsonl"), args.fresh, &about)?;
+        let plan = Plan {
+            items,
+            streams: args.streams.clone(),
+            repeats: args.repeats,
+            warm_up: args.warm_up,
+            joules: args.budget_joules,
+            time: args.budget_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+        };
+        Ok(Self { out, plan, about, log, earlier })
+    }
+
+    /// What to type to go on.
+    fn go_on(&self) -> String {
+        let path = self.log.path();
+        let kept = record::read(path).map(|f| f.answers.iter().filter(|r| !run::again(r)).count()).unwrap_or_default();
+        format!("{kept} answers are in {}; go on with\n  {}", path.display(), self.about.command)
+    }
+}
+
 async fn profile(args: &Args, config: &Config) -> Result<ExitCode, String> {
-    let out = args.out.clone().unwrap_or_else(|| setup::default_out(&args.backend));
-    let records = out.with_extension("records.jsonl");
-    let suites = args.suite.iter().map(|name| pick::open(name)).collect::<Result<Vec<_>, _>>()?;
-    let items = pick::pick(&suites, &pick::domains(&args.domains)?, args.limit, args.seed)?;
-    let about = setup::about(args, config, pick::sources(&suites, &items))?;
-    let earlier = setup::earlier(&records, args.fresh, &about)?;
-    let counter = setup::counter(args, config)?;
+    let mut job = Job::new(args, config)?;
     let stop = on_signals();
-    let asker = Asker::new(setup::backend(config, &args.backend, args).await?);
-    let energy = setup::energy(args, config, asker.backend()).await?;
-    let mut log = Log::open(&records, earlier.whole_bytes)?;
-    let about = setup::measured(about, &energy);
-    log.put(&Line::Run(Box::new(about.clone())))?;
-    let plan = Plan {
-        items,
-        streams: args.streams.clone(),
-        repeats: args.repeats,
-        warm_up: args.warm_up,
-        joules: args.budget_joules,
-        time: args.budget_minutes.map(|m| Duration::from_secs_f64(m.max(0.0) * 60.0)),
+    let ended = match run::nothing_left(&job.plan, &job.earlier.answers) {
+        true => End::Done,
+        false => Box::pin(measure(args, config, &mut job, &stop)).await?,
     };
+    match ended {
+        End::Died(why) => return Err(format!("{} does not answer any more: {why}\n{}", args.backend, job.go_on())),
+        End::Stopped => {
+            eprintln!("stopped\n{}", job.go_on());
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        End::Budget(why) => eprintln!("{why}; {}", job.go_on()),
+        End::Done => {}
+    }
+    let answers = record::read(job.log.path())?.answers;
+    let regraded = regrade::regrade(&job.plan.items, &answers, &mut job.log)?;
+    if regraded > 0 {
+        eprintln!("{regraded} answers of earlier runs are graded otherwise by the graders of today");
+    }
+    let judged = match &args.judge {
+        Some(judge) => judged(args, config, judge, &mut job, &stop).await,
+        None => Ok(()),
+    };
+    if let Err(why) = &judged {
+        eprintln!("{why}; what was judged before is kept, and the table is of what is graded");
+    }
+    let written = finish::write(args, &job.out, job.log.path(), &job.plan.items, &job.about)?;
+    Ok(if judged.is_ok() { written } else { ExitCode::FAILURE })
+}
+
+/// Loads the backend, lets the machine come to rest, and asks what is left.
+async fn measure(args: &Args, config: &Config, job: &mut Job, stop: &watch::Receiver<bool>) -> Result<End, String> {
+    let loading = Box::pin(async {
+        let asker = Asker::new(setup::backend(config, &args.backend, args).await?);
+        let energy = setup::energy(args, config, asker.backend()).await?;
+        Ok::<_, String>((asker, energy, setup::digest(config, args).await?))
+    });
+    let mut stopped = stop.clone();
+    let (asker, energy, digest) = tokio::select! {
+        biased;
+        loaded = loading => loaded?,
+        _ = stopped.wait_for(|stop| *stop) => {
+            eprintln!("stopped before the first question");
+            // Returning would wait for the model that is being loaded on another thread.
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    };
+    let about = setup::measured(Run { digest, ..job.about.clone() }, &energy);
+    before::same(&job.earlier.runs, &about, job.log.path())?;
+    if args.budget_joules.is_some() && about.basis.is_none() {
+        return Err(format!("--budget-joules has nothing to count: {}", about.scope));
+    }
+    job.log.put(&Line::Run(Box::new(about)))?;
     let mut bar = bar::Bar::new();
     let mut tell = |seen: &run::Seen| bar.tell(seen);
+    let counter = setup::counter(args, config)?;
     let mut running = run::Run {
         asker: &asker,
         counter: &counter,
         energy: &energy,
-        log: &mut log,
+        log: &mut job.log,
         stop: stop.clone(),
         tell: &mut tell,
     };
-    let ended = run::run(&mut running, &plan, &earlier.answers).await;
+    let ended = run::run(&mut running, &job.plan, &job.earlier.answers).await;
     bar.end();
-    // A judge may need the memory of the model that answered.
-    drop(asker);
-    match ended? {
-        End::Died(why) => {
-            return Err(format!("{} does not answer any more: {why}\n{}", args.backend, go_on(&records, &about)));
-        }
-        End::Stopped => {
-            eprintln!("stopped\n{}", go_on(&records, &about));
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        End::Budget(which) => eprintln!("the budget of {which} is used up; {}", go_on(&records, &about)),
-        End::Done => {}
-    }
-    if let Some(judge) = &args.judge {
-        judged(args, config, judge, &plan.items, &mut log, &stop).await?;
-    }
-    drop(log);
-    finish::write(args, &out, &records, &plan.items)
-}
-
-/// What to type to go on.
-fn go_on(records: &Path, about: &Run) -> String {
-    let kept = record::read(records).map(|f| f.answers.iter().filter(|r| !run::again(r)).count()).unwrap_or_default();
-    format!("{kept} answers are in {}; go on with\n  {}", records.display(), about.command)
+    // A judge may need the memory of the model that answered, which goes here.
+    ended
 }
 
 /// Judges what no grader could score.
@@ -190,11 +251,10 @@ async fn judged(
     args: &Args,
     config: &Config,
     judge: &str,
-    items: &[Item],
-    log: &mut Log,
+    job: &mut Job,
     stop: &watch::Receiver<bool>,
 ) -> Result<(), String> {
-    let records = record::read(log.path())?.answers;
+    let records = record::read(job.log.path())?.answers;
     let against = match &args.against {
         Some(path) => {
             let file = record::read(path)?;
@@ -204,7 +264,7 @@ async fn judged(
         None => Against::of("reference".to_owned(), &[]),
     };
     let asker = Asker::new(setup::backend(config, judge, args).await?);
-    let done = judge::judge(&asker, items, &records, &against, log, stop).await?;
+    let done = judge::judge(&asker, &job.plan.items, &records, &against, &mut job.log, stop).await?;
     eprintln!(
         "judge {judge}: {} scored, {} disagreed with itself in the other order, {} without a verdict, {} with nothing to compare with",
         done.scored, done.disagreed, done.failed, done.alone

@@ -168,7 +168,7 @@ fn subjects(paths: &[PathBuf]) -> Result<Vec<Subject>, String> {
         let found = tables::find(Some(here.path()), &name).map_err(|problems| problems.to_string())?;
         let table = found.ok_or_else(|| format!("{name}: no such table"))?;
         // Where nothing lies beside a table in a store, its answers are missing as they are on a disk.
-        let beside = store::find(&path.with_extension("records.jsonl")).and_then(|beside| beside.bring());
+        let beside = store::find(&tables::beside(path, "records.jsonl")).and_then(|beside| beside.bring());
         let answers = match beside {
             Ok(beside) if beside.path().is_file() => Some(record::read(beside.path())?),
             _ => None,

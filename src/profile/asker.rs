@@ -49,6 +49,8 @@ pub enum Trouble {
     Refused(String),
     /// It may go better in a moment; after so long if the backend says so.
     Passing(String, Option<Duration>),
+    /// Nobody listens where it should be: no matter of the question.
+    Away(String),
     /// No question will be answered: a wrong key, a model that is not there.
     Fatal(String),
 }
@@ -57,8 +59,15 @@ impl Trouble {
     /// The sentence.
     pub fn why(&self) -> &str {
         match self {
-            Self::Refused(why) | Self::Passing(why, _) | Self::Fatal(why) => why,
+            Self::Refused(why) | Self::Passing(why, _) | Self::Away(why) | Self::Fatal(why) => why,
         }
+    }
+}
+
+impl Trouble {
+    /// How long the backend asks to be left alone.
+    pub fn after(&self) -> Option<Duration> {
+        if let Self::Passing(_, after) = self { *after } else { None }
     }
 }
 
@@ -145,6 +154,7 @@ fn trouble(fault: &Fault) -> Trouble {
     match fault.kind {
         Kind::BadRequest | Kind::Unsupported | Kind::ContextLength | Kind::TooLarge => Trouble::Refused(why),
         Kind::Unauthorized | Kind::Forbidden | Kind::ModelNotFound | Kind::Internal => Trouble::Fatal(why),
+        Kind::Connect => Trouble::Away(why),
         _ => Trouble::Passing(why, fault.retry_after),
     }
 }
@@ -188,6 +198,7 @@ mod tests {
         assert!(matches!(of(404, "{}"), Trouble::Fatal(_)));
         assert!(matches!(of(502, r#"{"error":{"message":"key","code":"upstream_credentials"}}"#), Trouble::Fatal(_)));
         assert!(matches!(trouble(&Fault::new(Kind::ContextLength, "long")), Trouble::Refused(_)));
-        assert!(matches!(trouble(&Fault::new(Kind::Connect, "down")), Trouble::Passing(..)));
+        assert!(matches!(trouble(&Fault::new(Kind::Connect, "down")), Trouble::Away(_)));
+        assert!(matches!(trouble(&Fault::new(Kind::GapTimeout, "slow")), Trouble::Passing(..)));
     }
 }

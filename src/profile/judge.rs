@@ -128,12 +128,12 @@ async fn reading(asker: &Asker, question: &str, first: &str, second: &str) -> Re
             None => return Ok(verdict(&asked.heard.text)),
             Some(Trouble::Refused(_)) => return Ok(None),
             Some(Trouble::Fatal(why)) => return Err(format!("the judge: {why}")),
-            Some(Trouble::Passing(why, after)) => {
+            Some(trouble @ (Trouble::Passing(..) | Trouble::Away(_))) => {
                 failed += 1;
                 if failed >= ATTEMPTS {
-                    return Err(format!("the judge: {why}"));
+                    return Err(format!("the judge: {}", trouble.why()));
                 }
-                tokio::time::sleep(backoff(failed, after)).await;
+                tokio::time::sleep(backoff(failed, trouble.after())).await;
             }
         }
     }

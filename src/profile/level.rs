@@ -1,6 +1,6 @@
 //! One level of concurrency: a closed loop of n questions, the books of their joules, and the window that balances them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
@@ -21,6 +21,12 @@ use crate::energy::books::{Books, Settled};
 /// How often what has ended is settled and the watts are shown.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Answers in a row without joules after which a budget of joules ends the run: longer than any pool of short answers.
+const BLIND: u32 = 50;
+/// Attempts in a row that fail, beside one for each stream, before a backend that can be reached is given up; and they must
+/// be of different questions, because one question may fail for ever where all others are answered.
+const GIVE_UP: u32 = ATTEMPTS + 1;
+
 /// A question in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -30,6 +36,8 @@ pub struct Place {
     pub repeat: u32,
     /// Attempts that failed.
     pub attempts: u32,
+    /// It was left as failed by an earlier run.
+    pub failed: bool,
 }
 
 type Asking<'p> = Pin<Box<dyn Future<Output = (u64, Place, Asked)> + 'p>>;
@@ -48,7 +56,10 @@ pub struct Level<'p> {
     opened: Instant,
     opened_s: f64,
     answers: u32,
+    /// Attempts in a row that failed.
     failures: u32,
+    /// The questions that they were of, item and repeat, without those that are known to fail.
+    failing: BTreeSet<(usize, u32)>,
     not_before: Instant,
     ids: u64,
 }
@@ -73,6 +84,7 @@ impl<'p> Level<'p> {
             opened: clock::now(),
             answers: 0,
             failures: 0,
+            failing: BTreeSet::new(),
             not_before: clock::now(),
             ids: 0,
         }
@@ -147,12 +159,12 @@ impl<'p> Level<'p> {
 
     fn used_up(&self, seen: &Seen, began: Instant) -> Option<&'static str> {
         let (joules, time) = self.budget;
-        let over = joules.is_some_and(|most| seen.joules >= most);
-        let late = time.is_some_and(|most| clock::now() >= began + most);
-        if over {
-            Some("joules")
-        } else if late {
-            Some("minutes")
+        if joules.is_some_and(|most| seen.joules >= most) {
+            Some("the budget of joules is used up")
+        } else if joules.is_some() && seen.blind >= BLIND {
+            Some("the last answers have no joules, so that the budget of joules cannot be kept")
+        } else if time.is_some_and(|most| clock::now() >= began + most) {
+            Some("the budget of minutes is used up")
         } else {
             None
         }
@@ -200,15 +212,16 @@ impl<'p> Level<'p> {
         }
         self.settle(run, seen)?;
         match asked.trouble {
-            None | Some(Trouble::Refused(_)) => self.failures = 0,
+            None | Some(Trouble::Refused(_)) => {
+                self.failures = 0;
+                self.failing.clear();
+            }
             Some(Trouble::Fatal(why)) => return Ok(Some(End::Died(why))),
-            Some(Trouble::Passing(why, after)) => {
-                self.failures += 1;
-                // As many as run at a time fail together when a server goes away.
-                if self.failures >= ATTEMPTS + self.streams - 1 {
-                    return Ok(Some(End::Died(why)));
+            Some(trouble) => {
+                if self.has_died(&place, &trouble) {
+                    return Ok(Some(End::Died(trouble.why().to_owned())));
                 }
-                self.not_before = clock::now() + backoff(self.failures.min(ATTEMPTS), after);
+                self.not_before = clock::now() + backoff(self.failures.min(ATTEMPTS), trouble.after());
                 place.attempts += 1;
                 if place.attempts < ATTEMPTS {
                     self.queue.push_front(place);
@@ -216,6 +229,17 @@ impl<'p> Level<'p> {
             }
         }
         Ok(None)
+    }
+
+    /// Counts a failed attempt; whether the backend is to be given up.
+    fn has_died(&mut self, place: &Place, trouble: &Trouble) -> bool {
+        self.failures += 1;
+        if !place.failed {
+            self.failing.insert((place.item, place.repeat));
+        }
+        // As many as run at a time fail together when a server goes away.
+        let away = matches!(trouble, Trouble::Away(_)) && self.failures >= ATTEMPTS + self.streams - 1;
+        away || (self.failing.len() > 1 && self.failures >= GIVE_UP + self.streams)
     }
 
     fn settle(&mut self, run: &mut Run<'p>, seen: &mut Seen) -> Result<(), String> {

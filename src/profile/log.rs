@@ -1,7 +1,11 @@
 //! Appends to a record file so that nothing written is ever lost: whole lines only, synced in batches.
+//!
+//! Invariant: one run at a time writes to a file. The lock is taken before the file is read and held until the [`Log`] goes,
+//! so that what was read is what is there when the first line is appended.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,17 +26,39 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens or creates a file; what stands behind its last whole line (`whole` bytes) is cut off.
+    /// Opens or creates a file and keeps other runs from it.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub fn open(path: &Path, whole: u64) -> Result<Self, String> {
+    /// It cannot be written, or another run writes it.
+    pub fn open(path: &Path) -> Result<Self, String> {
         let told = |e: std::io::Error| format!("{}: {e}", path.display());
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(told)?;
-        if file.metadata().map_err(told)?.len() > whole {
-            file.set_len(whole).map_err(told)?;
+        let busy = || format!("{} is being written by another run; --out names another file", path.display());
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(busy()),
+            // A file system without locks: then nobody can be kept out.
+            Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(e)) => return Err(told(e)),
         }
-        Ok(Self { file, path: path.to_owned(), whole, unsynced: false, synced: clock::now() })
+        let (own, there) = (file.metadata().map_err(told)?, std::fs::metadata(path).map_err(told)?);
+        if own.ino() != there.ino() || own.dev() != there.dev() {
+            // Another run has put the file aside between our opening and our lock.
+            return Err(busy());
+        }
+        Ok(Self { file, path: path.to_owned(), whole: own.len(), unsynced: false, synced: clock::now() })
+    }
+
+    /// Cuts off what stands behind the last whole line, `whole` bytes from the start.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn cut(&mut self, whole: u64) -> Result<(), String> {
+        if whole < self.whole {
+            self.file.set_len(whole).map_err(|e| format!("{}: {e}", self.path.display()))?;
+            self.whole = whole;
+        }
+        Ok(())
     }
 
     /// Appends a line. If it does not fit, what was written of it is taken back.
@@ -84,12 +110,13 @@ mod tests {
     fn a_torn_end_is_cut_off_and_the_file_goes_on_behind_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.jsonl");
-        Log::open(&path, 0).unwrap().put(&line("1")).unwrap();
+        Log::open(&path).unwrap().put(&line("1")).unwrap();
         let mut torn = std::fs::read(&path).unwrap();
         torn.extend_from_slice(b"{\"line\":\"answer\",\"id\":\"2\"");
         std::fs::write(&path, &torn).unwrap();
         let found = record::read(&path).unwrap();
-        let mut log = Log::open(&path, found.whole_bytes).unwrap();
+        let mut log = Log::open(&path).unwrap();
+        log.cut(found.whole_bytes).unwrap();
         log.put(&line("3")).unwrap();
         log.sync(true).unwrap();
         let ids: Vec<String> = record::read(&path).unwrap().answers.into_iter().map(|r| r.id).collect();
@@ -97,10 +124,22 @@ mod tests {
     }
 
     #[test]
+    fn a_second_run_on_the_same_file_is_refused_until_the_first_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.jsonl");
+        let mut first = Log::open(&path).unwrap();
+        first.put(&line("1")).unwrap();
+        let said = Log::open(&path).err().unwrap();
+        assert!(said.contains("is being written by another run"), "{said}");
+        drop(first);
+        assert!(Log::open(&path).unwrap().whole > 0);
+    }
+
+    #[test]
     fn a_full_disk_is_said_with_the_files_name() {
         let full = Path::new("/dev/full");
         if full.exists() {
-            let said = Log::open(full, 0).unwrap().put(&line("1")).unwrap_err();
+            let said = Log::open(full).unwrap().put(&line("1")).unwrap_err();
             assert!(said.starts_with("/dev/full: No space left") && said.contains("are kept"), "{said}");
         }
     }

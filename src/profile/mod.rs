@@ -2,7 +2,7 @@
 //!
 //! In the order of a run: [`pick`] chooses questions, [`metered`] lets the machine come to rest, [`run`] asks through the
 //! gateway's own backends ([`asker`], [`listen`]) at each [`level`] of concurrency, [`charge`] puts joules on answers, [`log`]
-//! appends them as [`record`] tells, [`judge`] scores what no grader can, and [`table`] makes a table of the file.
+//! appends them as [`record`] tells, [`regrade`] grades what older graders read otherwise, [`judge`] scores what no grader can, and [`table`] makes a table of the file.
 //! Invariants: every answer is on disk before the next is asked for long; what was not scored leaves accuracy and energy
 //! alike and is counted; an unknown figure is null.
 
@@ -17,7 +17,9 @@ pub mod log;
 pub mod metered;
 pub mod pick;
 pub mod record;
+pub mod regrade;
 pub mod report;
 pub mod run;
 pub mod suite;
 pub mod table;
+mod warm;

@@ -52,6 +52,21 @@ pub fn open(name: &str) -> Result<Suite, String> {
     suite_of(name, &text)
 }
 
+/// Opens several; one that is there twice, under whatever name, counts once.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_all(names: &[String]) -> Result<Vec<Suite>, String> {
+    let mut suites: Vec<Suite> = Vec::new();
+    for name in names {
+        let suite = open(name)?;
+        if !suites.iter().any(|other| other.hash == suite.hash) {
+            suites.push(suite);
+        }
+    }
+    Ok(suites)
+}
+
 fn suite_of(name: &str, text: &str) -> Result<Suite, String> {
     let questions = suite::parse(text, name)?;
     let hash = blake3::hash(text.as_bytes()).to_hex();

@@ -67,6 +67,8 @@ pub struct Run {
     pub device: String,
     /// Driver of the GPUs, if any.
     pub driver: Option<String>,
+    /// SHA-256 of the model's file; null of a server, and in older records.
+    pub digest: Option<String>,
     /// Questions asked of which suites.
     pub suites: Vec<Source>,
     /// Concurrency levels.

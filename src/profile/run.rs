@@ -16,6 +16,7 @@ use super::log::Log;
 use super::metered::Metered;
 use super::pick::Item;
 use super::record::{Key, Line, Record};
+use super::warm;
 use crate::clock::{self, Instant};
 use crate::energy::cloud;
 
@@ -25,8 +26,6 @@ pub const ATTEMPTS: u32 = 4;
 const BACKOFF: Duration = Duration::from_millis(250);
 /// The longest wait between two attempts, whatever the backend says.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// Tokens of a warm-up answer.
-const WARM_UP_TOKENS: u32 = 16;
 
 /// What is asked and when to stop.
 #[derive(Clone, Debug)]
@@ -84,6 +83,8 @@ pub struct Seen {
     pub unscored: u64,
     /// Joules of this run's answers.
     pub joules: f64,
+    /// Answers in a row whose joules are not known.
+    pub blind: u32,
     /// Watts now.
     pub watts: Option<f64>,
 }
@@ -93,7 +94,7 @@ pub struct Seen {
 pub enum End {
     /// Everything was asked.
     Done,
-    /// A budget is used up, with which.
+    /// A budget ends it, with why.
     Budget(&'static str),
     /// Asked to stop.
     Stopped,
@@ -106,7 +107,8 @@ pub enum End {
 /// # Errors
 /// The record file cannot be written. What was written before is whole.
 pub async fn run<'p>(run: &mut Run<'p>, plan: &'p Plan, earlier: &[Record]) -> Result<End, String> {
-    let wanted: BTreeSet<Key> = plan.streams.iter().flat_map(|streams| keys(plan, *streams)).collect();
+    let wanted = wanted(plan);
+    let failed: BTreeSet<Key> = earlier.iter().filter(|r| again(r)).map(Record::key).collect();
     // Answers of another choice of questions stay in the file and are not counted here.
     let earlier: Vec<&Record> = earlier.iter().filter(|r| !again(r) && wanted.contains(&r.key())).collect();
     let settled: BTreeSet<Key> = earlier.iter().map(|r| r.key()).collect();
@@ -115,12 +117,12 @@ pub async fn run<'p>(run: &mut Run<'p>, plan: &'p Plan, earlier: &[Record]) -> R
     earlier.iter().for_each(|r| seen.count(r));
     (run.tell)(&seen);
     for streams in &plan.streams {
-        let queue = left(plan, *streams, &settled);
+        let queue = left(plan, *streams, &settled, &failed);
         if queue.is_empty() {
             continue;
         }
-        if let Some(why) = warm_up(run, plan).await {
-            return Ok(if *run.stop.borrow() { End::Stopped } else { End::Died(why) });
+        if let Some(end) = warm::up(run, plan).await {
+            return Ok(end);
         }
         let mut level = Level::open(run, plan, *streams, queue);
         let ended = level.ask_all(run, &mut seen, began).await;
@@ -138,6 +140,12 @@ pub async fn run<'p>(run: &mut Run<'p>, plan: &'p Plan, earlier: &[Record]) -> R
     Ok(End::Done)
 }
 
+/// Whether these records answer everything that the plan asks.
+pub fn nothing_left(plan: &Plan, earlier: &[Record]) -> bool {
+    let settled: BTreeSet<Key> = earlier.iter().filter(|r| !again(r)).map(Record::key).collect();
+    wanted(plan).is_subset(&settled)
+}
+
 /// Whether a record's question is to be asked again: what failed may pass.
 pub fn again(record: &Record) -> bool {
     record.unscored.as_deref() == Some("failed")
@@ -151,7 +159,7 @@ fn total(plan: &Plan) -> u64 {
 fn places(plan: &Plan) -> impl Iterator<Item = (Place, &Item)> {
     (0..plan.repeats).flat_map(move |repeat| {
         let items = plan.items.iter().enumerate();
-        items.map(move |(index, item)| (Place { item: index, repeat, attempts: 0 }, item))
+        items.map(move |(index, item)| (Place { item: index, repeat, attempts: 0, failed: false }, item))
     })
 }
 
@@ -159,42 +167,24 @@ fn key(place: Place, item: &Item, streams: u32) -> Key {
     (item.suite.to_string(), item.question.id.clone(), place.repeat, streams)
 }
 
-fn keys(plan: &Plan, streams: u32) -> impl Iterator<Item = Key> {
-    places(plan).map(move |(place, item)| key(place, item, streams))
+fn wanted(plan: &Plan) -> BTreeSet<Key> {
+    let each = |streams: &u32| places(plan).map(|(place, item)| key(place, item, *streams)).collect::<Vec<_>>();
+    plan.streams.iter().flat_map(each).collect()
 }
 
-fn left(plan: &Plan, streams: u32, settled: &BTreeSet<Key>) -> VecDeque<Place> {
-    places(plan)
-        .filter(|(place, item)| !settled.contains(&key(*place, item, streams)))
-        .map(|(place, _)| place)
-        .collect()
-}
-
-/// Asks the first questions without counting them; why not, if the backend does not answer.
-async fn warm_up(run: &mut Run<'_>, plan: &Plan) -> Option<String> {
-    for item in plan.items.iter().cycle().take(plan.warm_up) {
-        let mut failed = 0;
-        loop {
-            let text = item.question.text();
-            let asking = run.asker.ask(&text, WARM_UP_TOKENS);
-            let asked = tokio::select! {
-                asked = asking => asked,
-                _ = run.stop.wait_for(|stop| *stop) => return Some("stopped".to_owned()),
-            };
-            match asked.trouble {
-                None | Some(Trouble::Refused(_)) => break,
-                Some(Trouble::Fatal(why)) => return Some(why),
-                Some(Trouble::Passing(why, after)) => {
-                    failed += 1;
-                    if failed >= ATTEMPTS {
-                        return Some(why);
-                    }
-                    tokio::time::sleep(backoff(failed, after)).await;
-                }
-            }
+/// What is to be asked. Questions that failed in an earlier run come last: they may fail for ever.
+fn left(plan: &Plan, streams: u32, settled: &BTreeSet<Key>, failed: &BTreeSet<Key>) -> VecDeque<Place> {
+    let keyed = places(plan).map(|(place, item)| (key(place, item, streams), place));
+    let (mut first, mut last) = (VecDeque::new(), VecDeque::new());
+    for (key, place) in keyed.filter(|(key, _)| !settled.contains(key)) {
+        if failed.contains(&key) {
+            last.push_back(Place { failed: true, ..place });
+        } else {
+            first.push_back(place);
         }
     }
-    None
+    first.extend(last);
+    first
 }
 
 /// How long to wait after so many failures in a row.
@@ -288,6 +278,7 @@ pub fn modelled(record: Record, model: Option<&cloud::Model>) -> Record {
 pub fn put(run: &mut Run<'_>, seen: &mut Seen, record: Record) -> Result<(), String> {
     seen.count(&record);
     seen.joules += record.joules.gross.unwrap_or(0.0);
+    seen.blind = if record.joules.gross.is_some() { 0 } else { seen.blind.saturating_add(1) };
     run.log.put(&Line::Answer(Box::new(record)))?;
     (run.tell)(seen);
     Ok(())

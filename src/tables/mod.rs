@@ -17,7 +17,7 @@ mod shipped;
 pub mod show;
 pub mod stats;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::check::check_text;
@@ -52,6 +52,18 @@ pub fn check(path: &Path) -> Vec<Problem> {
     load(path).err().map(|p| p.0).unwrap_or_default()
 }
 
+/// The file that belongs to a table and ends in `ending`: beside `NAME.json` it is `NAME.ENDING`; any other name keeps its
+/// own ending, so that `m-1.5` and `m-1.7` have files of their own.
+pub fn beside(table: &Path, ending: &str) -> PathBuf {
+    if table.extension().is_some_and(|e| e == "json") {
+        return table.with_extension(ending);
+    }
+    let mut name = table.as_os_str().to_owned();
+    name.push(".");
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// Writes a table file whole or not at all.
 ///
 /// # Errors
@@ -62,7 +74,7 @@ pub fn save(table: &Table, path: &Path) -> Result<(), String> {
     if !problems.is_empty() {
         return Err(Problems(problems).to_string());
     }
-    let unfinished = path.with_extension("part");
+    let unfinished = beside(path, "part");
     std::fs::write(&unfinished, &text)
         .and_then(|()| std::fs::rename(&unfinished, path))
         .map_err(|e| format!("{}: {e}", path.display()))
@@ -94,4 +106,16 @@ fn read(text: &str, file: &str) -> Result<Table, Problems> {
         return Err(Problems(problems));
     }
     serde_json::from_str(text).map_err(|e| Problem::new("", format!("cannot be read: {e}")).file(file).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_differ_behind_a_point_have_files_of_their_own() {
+        for (table, want) in [("a/m.json", "a/m.part"), ("a/m-1.5", "a/m-1.5.part"), ("m-1.7.json", "m-1.7.part")] {
+            assert_eq!(beside(Path::new(table), "part"), Path::new(want));
+        }
+    }
 }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use super::Args;
 use crate::profile::pick::Item;
-use crate::profile::record::{self, Record};
+use crate::profile::record::{self, Record, Run};
 use crate::profile::table;
-use crate::tables::{Table, gain, show};
+use crate::tables::{Table, beside, gain, show};
 
 /// Share of a kind's answers without what the grader looks for, above which the run says so.
 const UNREAD_SHARE: f64 = 0.1;
@@ -16,22 +16,43 @@ const UNREAD_SHARE: f64 = 0.1;
 /// Writes the table of these records, and shows it.
 ///
 /// # Errors
-/// The records cannot be read, the baseline answered other questions, or the table cannot be written.
-pub fn write(args: &Args, out: &Path, records: &Path, items: &[Item]) -> Result<ExitCode, String> {
+/// The records cannot be read, nothing in them was scored, the baseline answered other questions, or the table cannot be
+/// written.
+pub fn write(args: &Args, out: &Path, records: &Path, items: &[Item], about: &Run) -> Result<ExitCode, String> {
     let file = record::read(records)?;
     unread(&file.answers, items).iter().for_each(|said| eprintln!("{said}"));
     let mut made = table::of_file(&file, args.model_name.as_deref())?;
+    if made.overall.n == 0 {
+        return Err(nothing(&file.answers, records));
+    }
+    if let Some(failed) = made.overall.failed.filter(|n| *n > 0) {
+        eprintln!(
+            "{failed} questions have no answer and are in no figure; the same command asks those that failed again"
+        );
+    }
+    made.provenance.command = Some(about.command.clone());
+    made.runtime.clone_from(&about.runtime);
     if let Some(path) = &args.baseline {
         let own: Vec<_> = file.answers.iter().map(table::asked).collect();
         against(&mut made, &own, path).map_err(|e| format!("--baseline {}: {e}", path.display()))?;
     }
     let text = serde_json::to_string_pretty(&made).map_err(|e| e.to_string())? + "\n";
-    let unfinished = out.with_extension("part");
+    let unfinished = beside(out, "part");
     std::fs::write(&unfinished, &text)
         .and_then(|()| std::fs::rename(&unfinished, out))
         .map_err(|e| format!("{}: {e}", out.display()))?;
     crate::cli::say(&if args.json { text } else { format!("{}\n", show::text(&made)) });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why there is no table: a table says nothing about questions that nobody graded.
+fn nothing(answers: &[Record], records: &Path) -> String {
+    let mut why: BTreeMap<&str, u32> = BTreeMap::new();
+    answers.iter().filter_map(|a| a.unscored.as_deref()).for_each(|word| *why.entry(word).or_default() += 1);
+    let told: Vec<String> = why.iter().map(|(word, n)| format!("{n} {word}")).collect();
+    let judge = if why.contains_key("no judge") { "; --judge NAME scores what no grader can" } else { "" };
+    let told = if told.is_empty() { "no answers".to_owned() } else { told.join(", ") };
+    format!("nothing was scored ({told}), so there is no table{judge}; the answers are in {}", records.display())
 }
 
 /// Writes the gain of the baseline in a file: paired where it holds answers, else from its table.

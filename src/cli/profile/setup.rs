@@ -1,9 +1,11 @@
 //! What a run needs before its first question: the backend, its meters, what the record file says of it, what it must match.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Args;
+use super::before::{self, command};
 use crate::backend::Backend;
 use crate::clock;
 use crate::config::Config;
@@ -12,11 +14,11 @@ use crate::config::checked::{self, Kind};
 use crate::config::problem::did_you_mean;
 use crate::energy::meters::Places;
 use crate::energy::{cloud, estimate};
-use crate::models::{self, Progress, Store};
+use crate::models::{self, Digest, Progress, Reference, Store};
 use crate::policy::types::Place;
 use crate::profile::counting::{self, Counter};
 use crate::profile::metered::{Metered, Scope};
-use crate::profile::record::{self, File, Run, Source};
+use crate::profile::record::{self, Run, Source};
 use crate::profile::run::Energy;
 
 /// Settings of local linear attention that `--lambda` leaves as they are: those of the configuration's defaults.
@@ -136,7 +138,7 @@ pub fn about(args: &Args, config: &Config, suites: Vec<Source>) -> Result<Run, S
             (model, "wattroute embedded".to_owned(), embedded.attention.to_string())
         }
         Kind::OpenAi(endpoint) => {
-            let place = if backend.place == Place::Cloud { "provider" } else { "openai-compatible server" };
+            let place = if backend.place == Place::Cloud { "provider" } else { before::UNNAMED_SERVER };
             (endpoint.model.to_string(), args.runtime.clone().unwrap_or(place.to_owned()), "server".to_owned())
         }
     };
@@ -164,6 +166,35 @@ pub fn about(args: &Args, config: &Config, suites: Vec<Source>) -> Result<Run, S
     })
 }
 
+/// SHA-256 of an embedded backend's model file; none of a server's, which nobody shows us.
+///
+/// # Errors
+/// The file cannot be read.
+pub async fn digest(config: &Config, args: &Args) -> Result<Option<String>, String> {
+    let Kind::Embedded(embedded) = configured(config, &args.backend, args)?.kind else { return Ok(None) };
+    let wanted = models::resolve(&embedded.model, embedded.sha256.as_deref()).map_err(|e| e.to_string())?;
+    let path = match wanted {
+        Reference::Stored(stored) => return Ok(Some(stored.sha256.to_string())),
+        Reference::File(_, Some(pinned)) => return Ok(Some(pinned.to_string())),
+        Reference::File(path, None) => path,
+    };
+    let hashing = tokio::task::spawn_blocking(move || {
+        let found = std::fs::File::open(&path).and_then(|mut file| Digest::of(&mut file));
+        found.map(|digest| Some(digest.to_string())).map_err(|e| format!("{}: {e}", path.display()))
+    });
+    hashing.await.map_err(|_| "hashing failed in a way that was not foreseen".to_owned())?
+}
+
+/// The arguments with nothing in them twice.
+pub fn once(args: &Args) -> Args {
+    let mut args = args.clone();
+    let mut seen = BTreeSet::new();
+    args.streams.retain(|streams| seen.insert(*streams));
+    let mut seen = BTreeSet::new();
+    args.suite.retain(|suite| seen.insert(suite.clone()));
+    args
+}
+
 /// Adds what the meters say of themselves.
 pub fn measured(mut about: Run, energy: &Energy) -> Run {
     match energy {
@@ -186,87 +217,6 @@ pub fn measured(mut about: Run, energy: &Energy) -> Run {
         Energy::Modelled(None) => about.scope = "no energy model is configured".to_owned(),
     }
     about
-}
-
-/// The command that repeats and goes on with this run.
-fn command(args: &Args, config: &Config) -> String {
-    let mut words = vec!["wattroute".to_owned()];
-    let mut say = |name: &str, value: String| {
-        let plain = value.chars().all(|c| c.is_alphanumeric() || "-_./,:".contains(c));
-        words.extend([name.to_owned(), if plain { value } else { format!("'{value}'") }]);
-    };
-    if let Some(file) = &config.file {
-        say("--config", file.display().to_string());
-    }
-    say("profile --backend", args.backend.clone());
-    args.suite.iter().for_each(|suite| say("--suite", suite.clone()));
-    let listed = |list: &[u32]| list.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let optional = [
-        ("--domains", (!args.domains.is_empty()).then(|| args.domains.join(","))),
-        ("--limit", args.limit.map(|n| n.to_string())),
-        ("--seed", (args.seed != 1).then(|| args.seed.to_string())),
-        ("--repeats", (args.repeats != 1).then(|| args.repeats.to_string())),
-        ("--streams", (args.streams != [1]).then(|| listed(&args.streams))),
-        ("--lambda", args.lambda.map(|x| x.to_string())),
-        ("--tokenizer", args.tokenizer.clone()),
-        ("--judge", args.judge.clone()),
-        ("--against", args.against.as_ref().map(|p| p.display().to_string())),
-        ("--runtime", args.runtime.clone()),
-        ("--model-name", args.model_name.clone()),
-        ("--out", args.out.as_ref().map(|p| p.display().to_string())),
-    ];
-    for (name, value) in optional {
-        if let Some(value) = value {
-            say(name, value);
-        }
-    }
-    words.join(" ")
-}
-
-/// What is in the record file already.
-///
-/// # Errors
-/// It cannot be read, or it is of another model, attention or suite.
-pub fn earlier(records: &Path, fresh: bool, about: &Run) -> Result<File, String> {
-    if !records.exists() {
-        return Ok(File::default());
-    }
-    if fresh {
-        let aside = (1..).map(|n| records.with_extension(format!("{n}.jsonl"))).find(|path| !path.exists());
-        let aside = aside.unwrap_or_else(|| records.with_extension("old.jsonl"));
-        std::fs::rename(records, &aside).map_err(|e| format!("{}: {e}", records.display()))?;
-        eprintln!("starting over; the earlier records are in {}", aside.display());
-        return Ok(File::default());
-    }
-    let file = record::read(records)?;
-    for run in &file.runs {
-        if let Some(why) = differs(run, about) {
-            return Err(format!(
-                "{} is of another run: {why}; --out names another file, --fresh starts over",
-                records.display()
-            ));
-        }
-    }
-    Ok(file)
-}
-
-/// What would mix two things that are not comparable.
-fn differs(run: &Run, now: &Run) -> Option<String> {
-    for (what, before, asked) in [
-        ("model", &run.model, &now.model),
-        ("attention", &run.attention, &now.attention),
-        ("runtime", &run.runtime, &now.runtime),
-        ("place", &run.place, &now.place),
-    ] {
-        if before != asked {
-            return Some(format!("its {what} is `{before}`, not `{asked}`"));
-        }
-    }
-    let gone = run.suites.iter().find(|old| !now.suites.iter().any(|new| new.hash == old.hash))?;
-    Some(match now.suites.iter().find(|new| new.name == gone.name) {
-        Some(_) => format!("the suite {} has changed since", gone.name),
-        None => format!("it asked the suite {}, which is not asked now", gone.name),
-    })
 }
 
 /// Who counts tokens.

@@ -33,19 +33,24 @@ pub enum Literal {
     Dict(Vec<(Literal, Literal)>),
 }
 
-/// Whether an answer gives the literal `reference`: the right side of the last `==` in it, else its last line, code fences and
-/// surrounding words taken away. A reference that is no literal is compared as text.
+/// Whether an answer gives the literal `reference`: the first reading of it that is a literal counts, and no other. Readings
+/// are the right side of the last `==`, the whole answer, its last line, what follows that line's last `: ` or ` is `; code
+/// fences, surrounding marks and a trailing `# comment` are taken away. A reference that is no literal is compared as text.
 pub fn matches(answer: &str, reference: &str) -> bool {
-    let wanted = parse(reference);
-    candidates(answer).any(|text| match (&wanted, parse(text)) {
-        (Some(wanted), Some(said)) => *wanted == said,
-        (None, _) => text.trim() == reference.trim(),
-        (Some(_), None) => false,
-    })
+    let body = body(answer);
+    match parse(reference) {
+        Some(wanted) => {
+            compared(body).or_else(|| readings(body).find_map(commented)).is_some_and(|said| said == wanted)
+        }
+        None => {
+            let right = body.rfind("==").and_then(|at| body.get(at + 2..)).map(first_line);
+            right.into_iter().chain(readings(body)).any(|text| bare(text) == reference.trim())
+        }
+    }
 }
 
-/// Readings of an answer, the first that parses counts for [`matches`]; all are what a reader would take for the result.
-fn candidates(answer: &str) -> impl Iterator<Item = &str> {
+/// What is inside the answer's tags and code fence, if it has them.
+fn body(answer: &str) -> &str {
     let tagged =
         answer.rfind("[ANSWER]").and_then(|at| answer.get(at + 8..)).map(|t| t.split("[/").next().unwrap_or(t));
     let body = tagged.unwrap_or(answer).trim();
@@ -53,17 +58,50 @@ fn candidates(answer: &str) -> impl Iterator<Item = &str> {
         let start = head.rfind("```")? + 3;
         head.get(start..).map(|code| code.split_once('\n').map_or(code, |(_, rest)| rest).trim())
     });
-    let inner = fenced.unwrap_or(body);
-    let compared = inner.rfind("==").and_then(|at| inner.get(at + 2..)).map(first_line);
-    let last = inner.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("");
+    fenced.unwrap_or(body)
+}
+
+/// The literal behind the last comparison. A `==` inside a text has no literal behind it, so the one before it is tried.
+fn compared(body: &str) -> Option<Literal> {
+    let last = body.rfind("==")?;
+    let start = body.get(..last)?.rfind('\n').map_or(0, |end| end + 1);
+    body.get(start..last + 2)?.rmatch_indices("==").find_map(|(at, _)| {
+        // The value may go on in the next lines.
+        let right = body.get(start + at + 2..)?;
+        commented(bare(first_line(right))).or_else(|| leading(right))
+    })
+}
+
+/// Readings of an answer that compares nothing, best first.
+fn readings(body: &str) -> impl Iterator<Item = &str> {
+    let last = body.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("");
     let after = last.rfind(": ").and_then(|at| last.get(at + 2..));
     let said = last.rfind(" is ").and_then(|at| last.get(at + 4..));
-    let all = [compared, Some(inner), Some(last), after, said];
-    all.into_iter().flatten().map(|t| t.trim().trim_start_matches('`').trim_end_matches(['.', ',', '`']).trim())
+    [Some(body), Some(last), after, said].into_iter().flatten().map(bare)
+}
+
+fn bare(text: &str) -> &str {
+    text.trim().trim_start_matches('`').trim_end_matches(['.', ',', '`']).trim()
 }
 
 fn first_line(text: &str) -> &str {
     text.trim_start().lines().next().unwrap_or("")
+}
+
+/// A literal with nothing behind it but a comment.
+fn commented(text: &str) -> Option<Literal> {
+    let mut reader = Reader { rest: text.trim(), depth: 0 };
+    let found = reader.value()?;
+    let rest = reader.rest.trim();
+    (rest.is_empty() || (rest.starts_with('#') && !rest.contains('\n'))).then_some(found)
+}
+
+/// A literal over several lines, whose last line ends with it.
+fn leading(text: &str) -> Option<Literal> {
+    let mut reader = Reader { rest: text.trim_start(), depth: 0 };
+    let found = reader.value()?;
+    let rest = bare(reader.rest.lines().next().unwrap_or(""));
+    (rest.is_empty() || rest.starts_with('#')).then_some(found)
 }
 
 /// Reads a literal; none if the text is not one whole.
@@ -266,11 +304,26 @@ mod tests {
             ("Output: [(4, 1), (4, 1)]", true),
             ("[[4, 1], [4, 1]]", false),
             ("[(4, 1)] and then [(4, 1), (4, 2)]", false),
+            ("assert f([1]) == [\n    (4, 1),\n    (4, 1),\n]\n", true),
+            ("assert f([1]) == [(4, 1), (4, 1)]  # both are there", true),
             ("", false),
         ] {
             assert_eq!(matches(answer, reference), want, "{answer:?}");
         }
         assert!(matches("SomeError", "SomeError"));
+        assert!(matches("assert f('a==b') == 'x==y'", "'x==y'") && matches("f(2) == 'a # b'", "'a # b'"));
+    }
+
+    #[test]
+    fn an_answer_gives_one_result_and_no_second_one_counts() {
+        for (answer, right, wrong) in [
+            ("assert f(1) == 5\n6", "5", "6"),
+            ("f(1) == '5' is wrong; it is 6", "6", "'5'"),
+            ("5\nor rather: 6", "6", "5"),
+            ("The result is 3: 4", "4", "3"),
+        ] {
+            assert!(matches(answer, right) && !matches(answer, wrong), "{answer:?}");
+        }
     }
 
     proptest! {
