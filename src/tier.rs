@@ -10,8 +10,6 @@ use crate::cache::recent::Recent;
 use crate::engine::encoder::Encoder;
 use crate::models::{self, Store, catalogue};
 
-/// In `auto` the encoder is asked where the best label is ahead of the second by less than this probability.
-pub const ASK_BELOW: f32 = 0.6;
 /// Vectors kept: 1.5 KB each.
 const KEPT: u64 = 10_000;
 

@@ -1,10 +1,10 @@
 //! Text to hashed features and a few shape numbers, in one pass over the bytes.
 //!
-//! Invariant: nothing is allocated and every byte string is accepted. A feature is reported once per text, however often it
+//! Invariant: nothing is allocated, every byte string is accepted, and a feature is reported once, however often it
 //! occurs. Training and serving call the same [`scan`], so they cannot disagree.
 #![allow(
     clippy::indexing_slicing,
-    reason = "buffer positions are bounded by WORD_BYTES, bitmap positions by the mask of the hash"
+    reason = "buffer positions are bounded by WORD_BYTES and BATCH, bitmap positions by the mask of the hash"
 )]
 
 use super::fresh::{BATCH, Fresh, MIX};
@@ -33,6 +33,8 @@ pub enum Group {
     Word,
     /// Three to five neighbouring characters inside a word, its borders included.
     Char,
+    /// Every word as it comes, repeats too, by 32 bits of its hash: what [`super::gist`] knows it by.
+    Whole,
 }
 
 /// What a text looks like, whatever it says.
@@ -55,8 +57,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// As numbers of about unit size, for the dense head. `known_words` and `known_chars` are the shares of features that
-    /// training has seen.
+    /// As numbers of about unit size, for the dense head; what is known is the share of features that training has seen.
     pub fn numbers(&self, known_words: f32, known_chars: f32) -> [f32; SHAPES] {
         let all = (self.bytes.max(1)) as f32;
         let words = self.words as f32;
@@ -85,8 +86,7 @@ impl Shape {
     }
 }
 
-/// Calls `sink` with every distinct feature of the text, a batch of at most [`BATCH`] of one group at a time, and returns
-/// the text's shape.
+/// Calls `sink` with the text's distinct features and its words, at most [`BATCH`] of a group at a time; returns its shape.
 pub fn scan(text: &str, mut sink: impl FnMut(Group, &[u32])) -> Shape {
     let mut word_bits = [0; WORD_CELLS];
     let mut char_bits = [0; CHAR_CELLS];
@@ -96,6 +96,8 @@ pub fn scan(text: &str, mut sink: impl FnMut(Group, &[u32])) -> Shape {
         shape: Shape::default(),
         words: Fresh { seen: &mut word_bits, batch: &mut word_batch, len: 0 },
         chars: Fresh { seen: &mut char_bits, batch: &mut char_batch, len: 0 },
+        whole: [0; BATCH],
+        wholes: 0,
         before: [SEED; 1 << BEFORE_BITS],
         word: [b'<'; WORD_BYTES + 2],
         len: 0,
@@ -113,6 +115,7 @@ pub fn scan(text: &str, mut sink: impl FnMut(Group, &[u32])) -> Shape {
     }
     sink(Group::Word, scanner.words.drain());
     sink(Group::Char, scanner.chars.drain());
+    sink(Group::Whole, &scanner.whole[..scanner.wholes]);
     scanner.shape
 }
 
@@ -124,6 +127,9 @@ struct Scanner<'a> {
     shape: Shape,
     words: Fresh<'a, WORD_CELLS>,
     chars: Fresh<'a, CHAR_CELLS>,
+    /// Words not handed on yet, and how many.
+    whole: [u32; BATCH],
+    wholes: usize,
     /// Hashes of words whose features were offered before, by their high bits: most words of a text are repeats.
     before: [u64; 1 << BEFORE_BITS],
     word: [u8; WORD_BYTES + 2],
@@ -246,6 +252,11 @@ impl Scanner<'_> {
         self.shape.words += 1;
         let word = self.hash;
         let mixed = word.wrapping_mul(MIX);
+        self.whole[self.wholes] = (mixed >> 32) as u32;
+        self.wholes = (self.wholes + 1) % BATCH;
+        if self.wholes == 0 {
+            sink(Group::Whole, &self.whole);
+        }
         // Words of one hash are one word to the table of words; here, too.
         let known = &mut self.before[(mixed >> (64 - BEFORE_BITS)) as usize];
         if *known != word {
@@ -295,7 +306,7 @@ mod tests {
 
     fn features(text: &str) -> Vec<(Group, u32)> {
         let mut all = Vec::new();
-        scan(text, |g, batch| all.extend(batch.iter().map(|f| (g, *f))));
+        scan(text, |g, batch| all.extend(batch.iter().filter(|_| g != Group::Whole).map(|f| (g, *f))));
         all
     }
 
@@ -353,6 +364,18 @@ mod tests {
         let once = features("bread butter");
         let many = features("bread butter\n".repeat(40).as_str());
         assert!(many.len() <= once.len() + 1, "only the pair `butter bread` is new");
+    }
+
+    #[test]
+    fn every_word_is_handed_on_as_it_comes() {
+        let words = |text: &str| {
+            let mut all: Vec<u32> = Vec::new();
+            scan(text, |g, batch| all.extend(batch.iter().filter(|_| g == Group::Whole)));
+            all
+        };
+        let one = words("bread");
+        assert_eq!(words(&"Bread, ".repeat(700)), vec![one[0]; 700]);
+        assert_eq!(words("bread butter"), [one[0], words("butter")[0]]);
     }
 
     #[test]

@@ -2,12 +2,16 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
+
 use super::Classifier;
 use super::domain::{DOMAINS, Domain, Posterior};
 use super::labelled::{Example, Set, Split};
 
 /// Classes of equal width for the calibration error.
 const BINS: usize = 15;
+/// Shares of the texts, the surest first, at which accuracy is told.
+pub const COVERED: [f64; 6] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5];
 
 /// A named selection of held-out texts with their labels.
 pub struct Held {
@@ -17,6 +21,9 @@ pub struct Held {
     pub rows: Vec<(String, Domain)>,
 }
 
+/// Name of all selections together: what the calibration is set for.
+pub const ALL: &str = "all of these";
+
 /// The measured selections of one split. `with options` shows exam questions as they are usually asked.
 pub fn held(examples: &[Example], split: Split) -> Vec<Held> {
     let pick = |name, set: Set, options: bool| {
@@ -24,7 +31,7 @@ pub fn held(examples: &[Example], split: Split) -> Vec<Held> {
         let text = |e: &Example| if options { e.with_options() } else { e.text.clone() };
         Held { name, rows: of_set.map(|e| (text(e), e.domain)).collect() }
     };
-    let all = vec![
+    let sets = [
         pick("MMLU-Pro, question only", Set::MmluPro, false),
         pick("MMLU-Pro, with options", Set::MmluPro, true),
         pick("O*NET tasks, unseen occupations", Set::Onet, false),
@@ -35,7 +42,9 @@ pub fn held(examples: &[Example], split: Split) -> Vec<Held> {
         pick("chat", Set::Chat, false),
         pick("none", Set::Nothing, false),
     ];
-    all.into_iter().filter(|h| !h.rows.is_empty()).collect()
+    let mut sets: Vec<Held> = sets.into_iter().filter(|h| !h.rows.is_empty()).collect();
+    sets.push(Held { name: ALL, rows: sets.iter().flat_map(|h| h.rows.clone()).collect() });
+    sets
 }
 
 /// How a text is spoilt to see what it costs.
@@ -139,6 +148,8 @@ pub struct Score {
     pub macro_f1: f64,
     /// Expected calibration error of the posterior before abstention, 15 bins.
     pub ece: f64,
+    /// Accuracy at the shares of [`COVERED`].
+    pub curve: Vec<f64>,
     /// `confusion[label][answer]`, before abstention.
     pub confusion: Vec<[u32; DOMAINS]>,
 }
@@ -148,27 +159,54 @@ impl Score {
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.n.max(1) as f64
     }
+
+    /// As JSON.
+    pub fn facts(&self) -> Value {
+        let (low, high) = wilson(self.correct, self.n);
+        json!({
+            "n": self.n, "correct": self.correct, "accuracy": self.accuracy(), "low": low, "high": high,
+            "macro_f1": self.macro_f1, "ece": self.ece, "answered": self.answered,
+            "answered_correct": self.answered_correct,
+            "accuracy_at_coverage": COVERED.iter().zip(&self.curve).map(|(c, a)| json!([c, a])).collect::<Vec<_>>(),
+        })
+    }
 }
 
-/// Runs the classifier over labelled texts.
+/// Runs the classifier's fast tier over labelled texts.
 pub fn score(classifier: &Classifier, rows: &[(String, Domain)]) -> Score {
-    let posteriors: Vec<Posterior> = rows.iter().map(|(text, _)| classifier.calibrated(text)).collect();
+    score_by(rows, &|text| (classifier.calibrated(text), classifier.posterior(text)))
+}
+
+/// Runs anything that gives a posterior before and after abstention over labelled texts.
+pub fn score_by(rows: &[(String, Domain)], sort: &dyn Fn(&str) -> (Posterior, Posterior)) -> Score {
     let mut confusion = vec![[0u32; DOMAINS]; DOMAINS];
     let (mut correct, mut answered, mut answered_correct) = (0, 0, 0);
     let mut sure = Vec::with_capacity(rows.len());
-    for ((text, label), posterior) in rows.iter().zip(&posteriors) {
-        let (top, p) = posterior.top();
+    for (text, label) in rows {
+        let (calibrated, posterior) = sort(text);
+        let (top, p) = calibrated.top();
         if let Some(cell) = confusion.get_mut(label.index()).and_then(|r| r.get_mut(top.index())) {
             *cell += 1;
         }
         correct += usize::from(top == *label);
         sure.push((p, top == *label));
-        let (said, _) = classifier.posterior(text).top();
+        let (said, _) = posterior.top();
         answered += usize::from(said != Domain::NONE || *label == Domain::NONE);
         answered_correct += usize::from(said == *label);
     }
     let macro_f1 = macro_f1(&confusion);
-    Score { n: rows.len(), correct, answered, answered_correct, macro_f1, ece: ece(&sure), confusion }
+    let (ece, curve) = (ece(&sure), curve(sure));
+    Score { n: rows.len(), correct, answered, answered_correct, macro_f1, ece, curve, confusion }
+}
+
+/// Accuracy at the shares of [`COVERED`] of answers with their certainty.
+pub fn curve(mut sure: Vec<(f32, bool)>) -> Vec<f64> {
+    sure.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let at = |share: &f64| {
+        let kept = ((sure.len() as f64 * share).round() as usize).max(1);
+        sure.iter().take(kept).filter(|s| s.1).count() as f64 / kept as f64
+    };
+    COVERED.iter().map(at).collect()
 }
 
 /// Mean gap between stated and observed certainty over bins of the stated one, weighted by their size.
@@ -215,23 +253,27 @@ fn macro_f1(confusion: &[[u32; DOMAINS]]) -> f64 {
 }
 
 /// A line per selection.
-pub fn table(scores: &[(&str, Score)]) -> String {
+pub fn table(scores: &[(&str, &Score)]) -> String {
     let mut out = format!(
-        "{:<34}{:>6}{:>10}{:>18}{:>10}{:>7}{:>10}{:>10}\n",
-        "set", "n", "accuracy", "95 % interval", "macro-F1", "ECE", "answered", "right then"
+        "{:<34}{:>6}{:>10}{:>16}{:>10}{:>7}{:>10}{:>11}{:>7}{:>7}{:>7}\n",
+        "set", "n", "accuracy", "95 % interval", "macro-F1", "ECE", "answered", "right then", "@90%", "@70%", "@50%"
     );
     for (name, s) in scores {
         let (low, high) = wilson(s.correct, s.n);
         let answered = s.answered as f64 / s.n.max(1) as f64;
         let then = s.answered_correct as f64 / s.answered.max(1) as f64;
+        let at = |share: usize| s.curve.get(share).copied().unwrap_or(0.0);
         let _ = writeln!(
             out,
-            "{name:<34}{:>6}{:>10.3}{:>18}{:>10.3}{:>7.3}{answered:>10.3}{then:>10.3}",
+            "{name:<34}{:>6}{:>10.3}{:>16}{:>10.3}{:>7.3}{answered:>10.3}{then:>11.3}{:>7.3}{:>7.3}{:>7.3}",
             s.n,
             s.accuracy(),
             format!("{low:.3}..{high:.3}"),
             s.macro_f1,
-            s.ece
+            s.ece,
+            at(1),
+            at(3),
+            at(5),
         );
     }
     out

@@ -18,8 +18,6 @@ mod sorter;
 pub mod tables;
 #[cfg(feature = "train")]
 pub mod train;
-#[cfg(feature = "train")]
-pub mod train_topics;
 pub mod tune;
 
 use std::future::Future;

@@ -13,7 +13,7 @@ use crate::classify::domain::Domain;
 use crate::classify::taxonomy::{NONE, Taxonomy};
 use crate::classify::topics::Topics;
 use crate::cli::classify::{ClassifyArgs, Tier};
-use crate::tier::{self, Vectors};
+use crate::tier::Vectors;
 
 /// A classifier and how it answers.
 pub struct Sorter {
@@ -49,18 +49,17 @@ impl Sorter {
         };
         let second = match args.tier {
             Tier::Fast => None,
-            _ if !by.has_encoder() => {
-                let how = match &by {
-                    By::Domains(_) => "the 22 domains are sorted by the fast tier alone".to_owned(),
-                    By::Labels(_) => {
-                        format!("train one with `wattroute train domain --taxonomy {} --tier encoder`", args.taxonomy)
-                    }
+            tier => {
+                let Some(below) = by.ask_below() else {
+                    return Err(format!(
+                        "taxonomy `{0}` has no head for the encoder: train one with `wattroute train domain --taxonomy {0} \
+                         --tier encoder`",
+                        args.taxonomy
+                    ));
                 };
-                return Err(format!("taxonomy `{}` has no head for the encoder: {how}", args.taxonomy));
+                // No margin reaches 2: the encoder is asked for every text.
+                Some((Vectors::load(None)?, if tier == Tier::Encoder { 2.0 } else { below }))
             }
-            // No margin reaches 2: the encoder is asked for every text.
-            Tier::Encoder => Some((Vectors::load(None)?, 2.0)),
-            Tier::Auto => Some((Vectors::load(None)?, tier::ASK_BELOW)),
         };
         Ok(Self { by, abstain: args.abstain, second })
     }
@@ -83,7 +82,12 @@ impl Sorter {
     pub fn sort(&self, text: &str) -> Result<Answer, String> {
         Ok(match &self.by {
             By::Domains(classifier) => {
-                let posterior = classifier.posterior(text);
+                let (mut posterior, margin) = classifier.fast(text);
+                if let Some((vectors, below)) = &self.second
+                    && margin < *below
+                {
+                    posterior = classifier.posterior_with(text, &vectors.of(text)?);
+                }
                 let (domain, p) = posterior.top();
                 let all = Domain::all().zip(posterior.0).map(|(d, p)| (d.name().to_owned(), p)).collect();
                 Answer { top: (domain.name().to_owned(), p), posterior: all }
@@ -109,10 +113,11 @@ impl Sorter {
 }
 
 impl By {
-    fn has_encoder(&self) -> bool {
+    /// The margin that training chose; `None` without a head for the encoder.
+    fn ask_below(&self) -> Option<f32> {
         match self {
-            Self::Domains(_) => false,
-            Self::Labels(topics) => topics.encoder.is_some(),
+            Self::Domains(classifier) => classifier.ask_below(),
+            Self::Labels(topics) => topics.encoder.as_ref().map(|_| topics.ask_below),
         }
     }
 }

@@ -1,26 +1,26 @@
 //! `wattroute train`: labelled sets to a new artifact with its provenance, records to weights. Feature `train`.
 
+mod domains;
+mod gist;
+mod kept;
 mod success;
+mod topics;
 mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 
-use crate::classify::Classifier;
-use crate::classify::artifact::{self, Artifact};
-use crate::classify::labelled::{Example, FILES, Split};
-use crate::classify::measure::{self, Change, Score};
+use self::kept::Kept;
+use self::topics::Asked;
+use crate::classify::gist::Gist;
 use crate::classify::taxonomy::Taxonomy;
 use crate::cli::classify::Tier;
-use crate::cli::train_topics::{self, Asked};
-use crate::tier;
 use crate::train::own::Fields;
-use crate::train::run::{DECAY, Options, RATE};
-use crate::train::topics;
+use crate::train::topics::Options;
 
 /// Arguments of `wattroute train`.
 #[derive(Args, Debug)]
@@ -33,6 +33,8 @@ pub struct TrainArgs {
 enum What {
     /// Train the domain classifier
     Domain(DomainArgs),
+    /// Distil the word vectors of all classifiers from the sentence encoder
+    Gist(gist::GistArgs),
     /// Learn how a cascade checks local answers, from profile records
     Verify(verify::VerifyArgs),
     /// Learn P(correct) and answer length per query and model, from outcomes
@@ -42,7 +44,7 @@ enum What {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   wattroute train domain
-  wattroute train domain --taxonomy mmlu-pro
+  wattroute train domain --taxonomy mmlu-pro --tier encoder
   wattroute train domain --taxonomy mine.toml --data my.jsonl --out mine.bin
   wattroute classify --taxonomy mine.bin \"a text\"")]
 struct DomainArgs {
@@ -58,12 +60,22 @@ struct DomainArgs {
     /// The field of a row that holds the label [default: label; category for mmlu-pro]
     #[arg(long, value_name = "FIELD")]
     label_field: Option<String>,
+    /// The field of a row that says where it comes from: also measure on sources that were not trained on, which takes five
+    /// times as long
+    #[arg(long, value_name = "FIELD")]
+    across: Option<String>,
     /// Where the artifact goes; its provenance goes beside it as .json [default: eval/artifacts/ for shipped taxonomies]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Also train the head of the encoder tier; needs `wattroute models pull minilm`
     #[arg(long, value_enum, default_value = "fast")]
     tier: Tier,
+    /// Where sentence vectors are kept, so that each text is encoded once [default: in the user's cache folder]
+    #[arg(long, value_name = "FILE")]
+    vectors: Option<PathBuf>,
+    /// Word vectors by `train gist` [default: those inside the program]
+    #[arg(long, value_name = "FILE")]
+    gist: Option<PathBuf>,
     /// Seed of every random choice
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -75,8 +87,9 @@ struct DomainArgs {
 /// Runs the command: 0 done, 1 failed.
 pub fn run(args: &TrainArgs) -> ExitCode {
     let done = match &args.what {
-        What::Domain(domain) if domain.taxonomy == "aei" => train(domain),
+        What::Domain(domain) if domain.taxonomy == crate::classify::AEI => domains::train(domain),
         What::Domain(domain) => taxonomy(domain),
+        What::Gist(args) => gist::run(args),
         What::Verify(args) => verify::run(args),
         What::Success(args) => success::run(args),
     };
@@ -101,107 +114,47 @@ fn taxonomy(args: &DomainArgs) -> Result<(), String> {
     let data = or_shipped(&args.data, "eval/data/domain/mmlu_pro.jsonl.gz", "data")?;
     let out = or_shipped(&args.out, "eval/artifacts/mmlu-pro.bin", "out")?;
     let label = args.label_field.clone().unwrap_or_else(|| if shipped { "category" } else { "label" }.to_owned());
-    let fields = Fields { text: args.field.clone(), label };
-    let options = topics::Options { seed: args.seed, epochs: args.epochs };
-    let encoder = if args.tier == Tier::Fast { None } else { Some(tier::encoder(None)?) };
-    train_topics::train(&Asked { taxonomy, data: &data, out: &out, fields, options, encoder })
+    let fields = Fields { text: args.field.clone(), label, source: args.across.clone() };
+    topics::train(&Asked { taxonomy, data: &data, out: &out, fields, args })
 }
 
-fn train(args: &DomainArgs) -> Result<(), String> {
-    if args.tier != Tier::Fast {
-        return Err("the 22 domains are sorted by the fast tier alone: --tier encoder is for other taxonomies".into());
+impl DomainArgs {
+    fn options(&self) -> Options {
+        Options { seed: self.seed, epochs: self.epochs }
     }
-    let data = args.data.clone().unwrap_or_else(|| PathBuf::from("eval/data/domain"));
-    let target = args.out.clone().unwrap_or_else(|| PathBuf::from("eval/artifacts/domain.bin"));
-    let options = Options { seed: args.seed, epochs: args.epochs };
-    let bar = ProgressBar::new(options.ticks());
-    let style = ProgressStyle::with_template("{spinner} {wide_bar} {pos}/{len} passes, {elapsed}, then the head");
+
+    /// The encoder with what it gave before, where its tier is wanted.
+    fn kept(&self) -> Result<Option<Kept>, String> {
+        if self.tier == Tier::Fast { Ok(None) } else { Kept::open(self.vectors.as_deref()).map(Some) }
+    }
+
+    fn word_vectors(&self) -> Result<Arc<Gist>, String> {
+        let Some(path) = &self.gist else { return Ok(Gist::shipped()) };
+        let fail = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let bytes = std::fs::read(path).map_err(|e| fail(&e))?;
+        Gist::parse(&bytes).map(Arc::new).map_err(|e| fail(&e))
+    }
+
+    fn command(&self) -> String {
+        let taxonomy = if self.taxonomy == crate::classify::AEI {
+            String::new()
+        } else {
+            format!(" --taxonomy {}", self.taxonomy)
+        };
+        let tier = if self.tier == Tier::Fast { "" } else { " --tier encoder" };
+        let across = self.across.as_ref().map(|field| format!(" --across {field}")).unwrap_or_default();
+        format!("wattroute train domain{taxonomy}{tier}{across} --seed {} --epochs {}", self.seed, self.epochs)
+    }
+}
+
+/// A bar of passes over the data.
+fn passes(ticks: u64) -> ProgressBar {
+    let bar = ProgressBar::new(ticks);
+    let style = ProgressStyle::with_template("{spinner} {wide_bar} {pos}/{len} passes, {eta} left, then the heads");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let (artifact, examples) = crate::train::run::run(&data, &options, &|| bar.inc(1))?;
-    bar.finish_and_clear();
-    let bytes = artifact::render(&artifact);
-    let classifier = Classifier::parse(&bytes).map_err(|e| e.to_string())?;
-    let dev = scores(&classifier, &examples, Split::Dev);
-    let test = scores(&classifier, &examples, Split::Test);
-    println!(
-        "dev: settings, temperature {:.3} and threshold {:.2} were chosen here",
-        artifact.temperature, artifact.threshold
-    );
-    println!("{}\ntest: only measured\n{}", measure::table(&dev), measure::table(&test));
-    for (name, score) in &test {
-        println!("{name}\n{}", measure::classes(score));
-    }
-    let spoilt = spoilt(&classifier, &examples);
-    println!("test, spoilt texts\n{}", measure::table(&spoilt));
-    let facts = provenance((args, &data), &artifact, &bytes, [("dev", &dev), ("test", &test), ("spoilt", &spoilt)])?;
-    write(&target, &bytes)?;
-    let beside = target.with_extension("json");
-    write(&beside, format!("{facts:#}\n").as_bytes())?;
-    println!("wrote {} ({} bytes) and {}", target.display(), bytes.len(), beside.display());
-    Ok(())
-}
-
-fn scores(classifier: &Classifier, examples: &[Example], split: Split) -> Vec<(&'static str, Score)> {
-    measure::held(examples, split).into_iter().map(|h| (h.name, measure::score(classifier, &h.rows))).collect()
-}
-
-/// What capitals and typos cost on exam questions and on prompts.
-fn spoilt(classifier: &Classifier, examples: &[Example]) -> Vec<(&'static str, Score)> {
-    let held = measure::held(examples, Split::Test);
-    let cases = [
-        ("MMLU-Pro, question only", Change::Upper, "MMLU-Pro questions in capitals"),
-        ("MMLU-Pro, question only", Change::Typos, "MMLU-Pro questions with typos"),
-        ("chat", Change::Upper, "chat in capitals"),
-        ("chat", Change::Typos, "chat with typos"),
-    ];
-    let mut scores = Vec::new();
-    for (set, change, name) in cases {
-        if let Some(held) = held.iter().find(|h| h.name == set) {
-            scores.push((name, measure::score(classifier, &measure::changed(&held.rows, change))));
-        }
-    }
-    scores
+    bar
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     std::fs::write(path, bytes).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn provenance(
-    (args, folder): (&DomainArgs, &Path),
-    artifact: &Artifact,
-    bytes: &[u8],
-    splits: [(&str, &Vec<(&'static str, Score)>); 3],
-) -> Result<Value, String> {
-    let mut data = serde_json::Map::new();
-    for (name, _, _) in FILES {
-        let path = folder.join(name);
-        let content = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        data.insert(name.to_owned(), json!(blake3::hash(&content).to_hex().as_str()));
-    }
-    let mut figures = serde_json::Map::new();
-    for (split, scores) in splits {
-        let sets: serde_json::Map<String, Value> =
-            scores.iter().map(|(name, s)| ((*name).to_owned(), figure(s))).collect();
-        figures.insert(split.to_owned(), Value::Object(sets));
-    }
-    Ok(json!({
-        "artifact": { "version": artifact::VERSION, "bytes": bytes.len(), "blake3": blake3::hash(bytes).to_hex().as_str() },
-        "command": format!("wattroute train domain --seed {} --epochs {}", args.seed, args.epochs),
-        "settings": { "seed": args.seed, "epochs": args.epochs, "rate": RATE, "decay": DECAY,
-                      "temperature": artifact.temperature, "threshold": artifact.threshold },
-        "splits": "MMLU-Pro: as given in the file. O*NET: by BLAKE3 of the occupation code, one part in ten dev, one test. \
-                   GSM8K, CRUXEval: the same by row id. chat_train, none_train: two parts in ten dev. \
-                   chat_test and MT-Bench: test only. lexicon: train only.",
-        "data_blake3": data,
-        "figures": figures,
-    }))
-}
-
-fn figure(score: &Score) -> Value {
-    let (low, high) = measure::wilson(score.correct, score.n);
-    json!({
-        "n": score.n, "correct": score.correct, "accuracy": score.accuracy(), "low": low, "high": high,
-        "macro_f1": score.macro_f1, "ece": score.ece, "answered": score.answered, "answered_correct": score.answered_correct,
-    })
 }

@@ -11,15 +11,15 @@ use std::sync::Arc;
 
 use self::second::{Second, Vector};
 use crate::cache::recent::{Kept, Key};
-use crate::classify::domain::{Domain, Posterior};
+use crate::classify::domain::Posterior;
 use crate::classify::features::WINDOW_BYTES;
 use crate::classify::topics::Topics;
-use crate::classify::{Classifier, abstain};
+use crate::classify::{AEI, Classifier, abstain};
 use crate::config::classify::{Classify, Labels, Tier};
 use crate::config::problem::Problem;
 use crate::energy::estimate;
 use crate::meter;
-use crate::tier::{self, ASK_BELOW};
+use crate::tier;
 
 /// The fast tier's processor time: for any text, and for each byte that it reads. Stated, not measured each time: of the order
 /// that `cargo bench --bench classify` finds, and a ten-thousandth of a small model's answer either way.
@@ -164,7 +164,7 @@ impl Domains {
         if config.tier == Tier::Fast {
             return Ok(None);
         }
-        if !self.by.has_encoder() {
+        if self.by.ask_below().is_none() {
             return Err("this taxonomy has no head for the encoder: write \"fast\", or train one with \
                         `wattroute train domain --taxonomy LABELS.toml --tier encoder`"
                 .to_owned());
@@ -179,31 +179,33 @@ impl Domains {
     fn start(&self, vector: Vector, config: &Classify) -> Second {
         let by = self.by.clone();
         let sort = move |text: &str| Ok(by.sort(text, Some(&vector(text)?)).0);
-        let below = if config.tier == Tier::Encoder { ALWAYS } else { ASK_BELOW };
+        let below = self.by.ask_below().filter(|_| config.tier != Tier::Encoder).unwrap_or(ALWAYS);
         Second::start(Box::new(sort), (below, config.budget), self.watts, self.kept.clone())
     }
 }
 
 /// The shipped classifier of a taxonomy.
 fn named(name: &str) -> By {
-    Topics::shipped(name).map_or_else(|| By::Domains(Classifier::shipped()), By::Labels)
+    let labels = Topics::shipped(name).filter(|_| name != AEI);
+    labels.map_or_else(|| By::Domains(Classifier::shipped()), By::Labels)
 }
 
 impl By {
-    fn has_encoder(&self) -> bool {
+    /// The margin of `auto` that training chose; none without a head for the encoder.
+    fn ask_below(&self) -> Option<f32> {
         match self {
-            Self::Domains(_) => false,
-            Self::Labels(topics) => topics.encoder.is_some(),
+            Self::Domains(classifier) => classifier.ask_below(),
+            Self::Labels(topics) => topics.encoder.as_ref().map(|_| topics.ask_below),
         }
     }
 
     /// Domains, with a sentence vector where one is at hand, and how far the best label is ahead.
     fn sort(&self, text: &str, vector: Option<&[f32]>) -> (Posterior, f32) {
         match self {
-            Self::Domains(classifier) => {
-                let posterior = classifier.posterior(text);
-                (posterior, lead(&posterior))
-            }
+            Self::Domains(classifier) => match vector {
+                Some(vector) => (classifier.posterior_with(text, vector), 1.0),
+                None => classifier.fast(text),
+            },
             Self::Labels(topics) => {
                 let sorted = match vector {
                     Some(vector) => topics.sort_with(text, vector),
@@ -217,19 +219,14 @@ impl By {
     }
 }
 
-/// The first probability minus the second.
-fn lead(posterior: &Posterior) -> f32 {
-    let (top, first) = posterior.top();
-    let others = Domain::all().zip(posterior.0).filter(|(d, _)| *d != top).map(|(_, p)| p);
-    first - others.fold(0.0, f32::max)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::classify::topics::{Head, VECTOR};
+
+    const BELOW: f32 = 0.6;
 
     /// The shipped labels with a head that goes by the first number of the vector alone: 1 is law.
     pub fn topics() -> Arc<Topics> {
@@ -239,7 +236,7 @@ mod tests {
         let mut weights = vec![0.0; (labels + VECTOR) * labels];
         weights[labels * labels + law] = 50.0;
         let head = Head { weights, bias: vec![0.0; labels], temperature: 1.0, threshold: 0.0 };
-        Arc::new(Topics { encoder: Some(head), ..Topics::clone(&topics) })
+        Arc::new(Topics { encoder: Some(head), ask_below: BELOW, ..Topics::clone(&topics) })
     }
 
     fn law() -> Vector {
@@ -265,7 +262,7 @@ mod tests {
         let by_encoder = always.sort(SURE, "t").await;
         assert_eq!((by_encoder.tier, by_encoder.posterior.top().0.name()), (Some("encoder"), "Legal services"));
         let (fast, margin) = auto.fast(SURE);
-        assert!(margin > ASK_BELOW, "{margin}");
+        assert!(margin > BELOW, "{margin}");
         assert_eq!(auto.sort(SURE, "t").await, Sorted { tier: Some("fast"), ..fast });
         let unsure = auto.sort(UNSURE, "t").await;
         assert_eq!(unsure.tier, Some("encoder"));

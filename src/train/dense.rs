@@ -34,6 +34,9 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// Examples that come in two forms weigh half; so often counted, each form is there once.
+const MOST_TIMES: f32 = 2.0;
+
 /// Fits linfa's model on standardised inputs and folds the standardisation into its weights. Numbers that are not finite
 /// are an error that names the input.
 pub fn regress(rows: &[&Row], labels: usize, settings: &Settings) -> Result<Head, String> {
@@ -44,7 +47,7 @@ pub fn regress(rows: &[&Row], labels: usize, settings: &Settings) -> Result<Head
     let (mean, spread) = moments(rows, inputs);
     let mut rng = fastrand::Rng::with_seed(settings.seed);
     let (mut values, mut answers) = (Vec::new(), Vec::new());
-    let share = (settings.rows / rows.iter().map(|r| r.weight).sum::<f32>().max(1.0)).min(1.0);
+    let share = (settings.rows / rows.iter().map(|r| r.weight).sum::<f32>().max(1.0)).min(MOST_TIMES);
     for row in rows {
         // linfa's solver has no example weights, so an example is repeated by its weight, fractions by chance.
         for _ in 0..(row.weight * share + rng.f32()) as u32 {

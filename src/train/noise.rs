@@ -2,7 +2,7 @@
 //!
 //! The slips are random and the openings are others than those that robustness is measured with.
 
-use super::topics::Sample;
+use super::topics::{EVERY_FOLD, Sample};
 
 /// What a copy counts against its original.
 const WEIGHT: f32 = 0.35;
@@ -26,11 +26,11 @@ const OPENINGS: [&str; 12] = [
     "Give me the answer to this one, thanks. ",
 ];
 
-/// The samples and a noisy copy of each, on the same fold.
+/// The samples and a noisy copy of each that the head sees, on the same fold.
 pub fn doubled(samples: &[Sample], seed: u64) -> Vec<Sample> {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x6e6f_6973);
     let mut all = samples.to_vec();
-    all.extend(samples.iter().map(|s| {
+    all.extend(samples.iter().filter(|s| s.fold != EVERY_FOLD).map(|s| {
         let opening = OPENINGS.get(rng.usize(..OPENINGS.len())).copied().unwrap_or("");
         let text = format!("{opening}{}", slips(&s.text, &mut rng));
         Sample { text, weight: s.weight * WEIGHT, ..s.clone() }

@@ -27,6 +27,8 @@ pub struct Fields {
     pub text: String,
     /// The label.
     pub label: String,
+    /// Where it comes from, where rows say so.
+    pub source: Option<String>,
 }
 
 /// Labelled texts on their sides.
@@ -85,6 +87,7 @@ struct Labelled {
     options: Vec<String>,
     label: usize,
     split: Option<String>,
+    source: u64,
 }
 
 fn row(line: &[u8], taxonomy: &Taxonomy, fields: &Fields) -> Result<Labelled, String> {
@@ -108,7 +111,12 @@ fn row(line: &[u8], taxonomy: &Taxonomy, fields: &Fields) -> Result<Labelled, St
         Some(Value::Array(list)) => list.iter().filter_map(|o| o.as_str().map(str::to_owned)).collect(),
         _ => Vec::new(),
     };
-    Ok(Labelled { text, options, label: taxonomy.label(&label)?, split })
+    let source = fields.source.as_ref().and_then(|field| all.get(field)).and_then(Value::as_str).map_or(0, hashed);
+    Ok(Labelled { text, options, label: taxonomy.label(&label)?, split, source })
+}
+
+fn hashed(text: &str) -> u64 {
+    u64::from_le_bytes(blake3::hash(text.as_bytes()).as_bytes().first_chunk().copied().unwrap_or_default())
 }
 
 fn place(row: Labelled, sides: &mut Sides) -> Result<(), String> {
@@ -120,8 +128,8 @@ fn place(row: Labelled, sides: &mut Sides) -> Result<(), String> {
         row.text.chars().filter(|c| c.is_alphanumeric()).take(STEM_CHARS).flat_map(char::to_lowercase).collect();
     let hash = blake3::hash(stem.as_bytes());
     let [first, second] = hash.as_bytes().first_chunk::<2>().copied().unwrap_or_default();
-    let sample =
-        |text: String, weight: f32| Sample { text, label: row.label, weight, fold: usize::from(second) % FOLDS };
+    let (label, source, fold) = (row.label, row.source, usize::from(second) % FOLDS);
+    let sample = |text: String, weight: f32| Sample { text, label, weight, fold, source };
     let mut full = row.text.clone();
     for (letter, option) in ('A'..='Z').zip(&row.options) {
         full.push_str(&format!("\n{letter}. {option}"));

@@ -5,11 +5,9 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::topics::Sample;
-use crate::classify::measure::{Change, ece, spoilt, wilson};
+use crate::classify::measure::{COVERED, Change, curve, ece, spoilt, wilson};
 use crate::classify::topics::{Sorted, Topics};
 
-/// Shares of the texts, the surest first, at which accuracy is told.
-const COVERED: [f64; 6] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5];
 /// Ways a text may be typed or put otherwise.
 const CHANGES: [(Change, &str); 4] = [
     (Change::Upper, "capitals"),
@@ -73,12 +71,7 @@ pub fn measure(labels: usize, samples: &[Sample], sort: &dyn Fn(&str) -> Sorted)
     }
     let correct = stated.iter().filter(|s| s.1).count();
     let ece = ece(&stated);
-    stated.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let at = |share: &f64| {
-        let kept = ((stated.len() as f64 * share).round() as usize).max(1);
-        stated.iter().take(kept).filter(|s| s.1).count() as f64 / kept as f64
-    };
-    let curve = COVERED.iter().map(at).collect();
+    let curve = curve(stated);
     let macro_f1 = macro_f1(&confusion);
     Report { n: samples.len(), correct, macro_f1, ece, sure, sure_correct, confusion, curve }
 }

@@ -8,13 +8,50 @@
     reason = "buckets come from the scanner, which bounds them by the table's bits; labels and groups from the taxonomy"
 )]
 
-use super::sparse::squared_idf;
-pub use super::sparse::{Doc, Settings};
 use crate::classify::taxonomy::Taxonomy;
 use crate::classify::topics::table::Table;
 
 /// Places of a row are added so many at a time.
 const STEP: usize = 8;
+
+/// A document for one table: distinct buckets, label, weight.
+pub struct Doc {
+    /// Distinct buckets.
+    pub features: Vec<u32>,
+    /// Index of its domain or label.
+    pub label: usize,
+    /// Weight of its loss.
+    pub weight: f32,
+}
+
+/// Settings of the solver.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Passes over the data.
+    pub epochs: u32,
+    /// AdaGrad step.
+    pub rate: f32,
+    /// Pull towards 0 at each touch of a weight, relative to the step.
+    pub decay: f32,
+    /// A feature must occur in so many documents.
+    pub min_docs: u32,
+    /// Order of examples.
+    pub seed: u64,
+}
+
+/// Squared inverse document frequency per bucket, a whole number of at most 127; 0 for features seen too rarely.
+pub fn squared_idf(docs: &[&Doc], bits: u32, min_docs: u32) -> Vec<u8> {
+    let mut counts = vec![0u32; 1 << bits];
+    for feature in docs.iter().flat_map(|d| &d.features) {
+        counts[*feature as usize] += 1;
+    }
+    let all = docs.len() as f32;
+    let squared = |n: u32| {
+        let idf = ((1.0 + all) / (1.0 + n as f32)).ln() + 1.0;
+        (idf * idf).round().clamp(1.0, 127.0) as u8
+    };
+    counts.into_iter().map(|n| if n < min_docs { 0 } else { squared(n) }).collect()
+}
 
 /// Weights and the sums of their squared slopes, one row per feature that is used.
 struct Rows {

@@ -1,12 +1,15 @@
 //! Training of a classifier over any taxonomy: fold models, head, final models, calibration.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::dense::{self, Row, Scored};
-use super::encoder::{self, Seen, Vectors};
+use super::encoder::{self, Seen};
 use super::noise;
 use super::solver::{self, Doc};
-use crate::classify::features::{CHAR_BITS, Group, SHAPES, WORD_BITS, scan};
+use crate::classify::features::{CHAR_BITS, Group, WORD_BITS, scan};
+use crate::classify::gist::Gist;
 use crate::classify::taxonomy::Taxonomy;
 use crate::classify::topics::table::Table;
 use crate::classify::topics::{Head, Topics};
@@ -16,10 +19,11 @@ pub const FOLDS: usize = 4;
 /// Examples under this fold number teach the sparse models of every fold and never the head.
 pub const EVERY_FOLD: usize = FOLDS + 1;
 /// AdaGrad step and decay, as chosen for domains.
-const RATE: f32 = 0.5;
-const DECAY: f32 = 1e-3;
+pub const RATE: f32 = 0.5;
+/// See [`RATE`]; the decay is what carries over to new wording.
+pub const DECAY: f32 = 1e-3;
 /// L2 weight of the head. Chosen on the dev split of MMLU-Pro.
-const ALPHA: f64 = 1.0;
+const ALPHA: f64 = 20.0;
 /// Upper bound of L-BFGS steps; the loss is flat long before.
 const STEPS: u64 = 60;
 /// Rows that the head is fitted on, at most about so many.
@@ -54,6 +58,8 @@ pub struct Sample {
     pub weight: f32,
     /// Part of the data: below [`FOLDS`], or [`EVERY_FOLD`].
     pub fold: usize,
+    /// Hash of where it comes from; 0 where rows do not say.
+    pub source: u64,
 }
 
 /// Which head was better on examples that it did not see.
@@ -65,23 +71,37 @@ pub enum Chosen {
     Shared,
 }
 
-/// Trains; the second of `told` is called [`Options::ticks`] times. With sentence vectors there is a head for them, too.
+/// What training goes by besides examples.
+pub struct Aids<'a> {
+    /// Word vectors.
+    pub gist: Arc<Gist>,
+    /// Sentence vectors of the examples; with them there is a head for the encoder.
+    pub vectors: Option<&'a Lookup<'a>>,
+    /// Called [`Options::ticks`] times.
+    pub tick: &'a (dyn Fn() + Sync),
+}
+
+/// A text to its sentence vector, where there is one.
+pub type Lookup<'a> = dyn Fn(&str) -> Option<Vec<f32>> + 'a;
+
+/// Trains the fast tier, and the encoder's head where there are vectors.
 pub fn fit(
     taxonomy: &Taxonomy,
     train: &[Sample],
     dev: &[Sample],
     options: &Options,
-    told: (Option<&Vectors>, &(dyn Fn() + Sync)),
+    aids: &Aids,
 ) -> Result<(Topics, Chosen), String> {
-    let (vectors, tick) = told;
     enough(taxonomy, train)?;
-    let train = &noise::doubled(train, options.seed);
-    let models = fold_models(taxonomy, train, options, tick);
+    let all = noise::doubled(train, options.seed);
+    let models = fold_models(taxonomy, &all, options, aids);
     let full = models.last().ok_or("no final model")?;
     let unseen = |s: &Sample| row(models.get(s.fold).filter(|_| s.fold < FOLDS)?, s);
-    let (texts, rows): (Vec<&str>, Vec<Row>) = train.iter().filter_map(|s| Some((s.text.as_str(), unseen(s)?))).unzip();
-    let (chosen, crossed) = choose(&rows, taxonomy.labels.len(), options.seed)?;
-    let mut fast = head(chosen, &rows.iter().collect::<Vec<_>>(), taxonomy.labels.len(), options.seed)?;
+    let rows: Vec<Option<Row>> = all.iter().map(unseen).collect();
+    let taught: Vec<&Row> = rows.iter().flatten().collect();
+    let labels = taxonomy.labels.len();
+    let (chosen, crossed) = choose(&taught, labels, options.seed)?;
+    let mut fast = head(chosen, &taught, labels, options.seed)?;
     let dev_rows: Vec<Row> = dev.iter().filter_map(|s| row(full, s)).collect();
     if dev_rows.len() >= DEV_ENOUGH {
         let scored: Vec<Scored> = dev_rows.iter().map(|r| (fast.logits(&r.x), r.label, r.weight)).collect();
@@ -89,21 +109,38 @@ pub fn fit(
     } else {
         dense::settle(&mut fast, &crossed);
     }
-    let encoder = match vectors {
-        Some(vectors) => {
-            let seen = texts.iter().zip(&rows).map(|(text, r)| Seen {
-                text,
-                logits: fast.logits(&r.x),
-                label: r.label,
-                weight: r.weight,
-                fold: r.fold,
-            });
-            let seen = seen.collect();
-            Some(encoder::fit(seen, taxonomy.labels.len(), options.seed, vectors, &|| ())?)
-        }
-        None => None,
+    let mut trained = Topics { fast, ..full.clone() };
+    if let Some(vectors) = aids.vectors {
+        // Copies with slips have no vectors of their own.
+        let own = train.iter().zip(&rows).filter_map(|(s, r)| Some((s, r.clone()?)));
+        let dev = dev.iter().filter_map(|s| Some((s, row(full, s)?)));
+        let (head, ask_below) = second(&trained, own, dev, vectors, options.seed)?;
+        (trained.encoder, trained.ask_below) = (Some(head), ask_below);
+    }
+    Ok((trained, chosen))
+}
+
+/// The encoder's head. Where there is little dev data, a part of the training data takes its place.
+fn second<'a>(
+    trained: &Topics,
+    train: impl Iterator<Item = (&'a Sample, Row)>,
+    dev: impl Iterator<Item = (&'a Sample, Row)>,
+    vectors: &Lookup,
+    seed: u64,
+) -> Result<(Head, f32), String> {
+    let seen = |(sample, row): (&Sample, Row)| {
+        let logits = trained.fast.logits(&row.x);
+        let said = trained.fast.sorted(logits.clone());
+        let x = [logits, vectors(&sample.text)?].concat();
+        Some(Seen { fast: (said.margin(), said.top == Some(row.label)), row: Row { x, ..row } })
     };
-    Ok((Topics { fast, encoder, ..full.clone() }, chosen))
+    let (mut kept, mut held): (Vec<Seen>, Vec<Seen>) =
+        (train.filter_map(seen).collect(), dev.filter_map(seen).collect());
+    if held.len() < DEV_ENOUGH {
+        (held, kept) = kept.into_iter().partition(|s| s.row.fold == 0);
+    }
+    let kept: Vec<Row> = kept.into_iter().map(|s| s.row).collect();
+    encoder::fit(&kept, &held, trained.labels(), seed)
 }
 
 /// An error that says which labels are without examples.
@@ -126,19 +163,20 @@ fn row(model: &Topics, sample: &Sample) -> Option<Row> {
 }
 
 /// Each kind of head on each fold as the others taught it; the kind with the lower loss, and its logits.
-fn choose(rows: &[Row], labels: usize, seed: u64) -> Result<(Chosen, Vec<Scored>), String> {
+fn choose(rows: &[&Row], labels: usize, seed: u64) -> Result<(Chosen, Vec<Scored>), String> {
     let mut best: Option<(Chosen, Vec<Scored>, f64)> = None;
     for kind in [Chosen::PerLabel, Chosen::Shared] {
-        let mut scored: Vec<Scored> = Vec::with_capacity(rows.len());
-        for fold in 0..FOLDS {
-            let (held, seen): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|r| r.fold == fold);
+        let one = |fold: usize| -> Vec<Scored> {
+            let (held, seen): (Vec<&Row>, Vec<&Row>) = rows.iter().copied().partition(|r| r.fold == fold);
             if held.is_empty() || seen.is_empty() {
-                continue;
+                return Vec::new();
             }
             // A label that occurs in one fold only leaves linfa a single class: such data gets the shared head.
-            let Ok(head) = head(kind, &seen, labels, seed) else { continue };
-            scored.extend(held.iter().map(|r| (head.logits(&r.x), r.label, r.weight)));
-        }
+            let Ok(head) = head(kind, &seen, labels, seed) else { return Vec::new() };
+            held.iter().map(|r| (head.logits(&r.x), r.label, r.weight)).collect()
+        };
+        let scored: Vec<Vec<Scored>> = (0..FOLDS).into_par_iter().map(one).collect();
+        let scored: Vec<Scored> = scored.into_iter().flatten().collect();
         let loss = dense::loss(&scored, 1.0);
         let complete = scored.len() == rows.len() || kind == Chosen::Shared;
         if complete && best.as_ref().is_none_or(|b| loss < b.2) {
@@ -158,8 +196,9 @@ fn head(kind: Chosen, rows: &[&Row], labels: usize, seed: u64) -> Result<Head, S
 }
 
 /// A model without each fold, and last one of everything. Their heads are empty.
-fn fold_models(taxonomy: &Taxonomy, train: &[Sample], options: &Options, tick: &(dyn Fn() + Sync)) -> Vec<Topics> {
+fn fold_models(taxonomy: &Taxonomy, train: &[Sample], options: &Options, aids: &Aids) -> Vec<Topics> {
     let docs: Vec<[Doc; 2]> = train.iter().map(docs).collect();
+    let tick = aids.tick;
     let jobs: Vec<(usize, Group)> = (0..=FOLDS).flat_map(|f| [(f, Group::Word), (f, Group::Char)]).collect();
     let tables: Vec<Table> = jobs
         .par_iter()
@@ -174,7 +213,7 @@ fn fold_models(taxonomy: &Taxonomy, train: &[Sample], options: &Options, tick: &
         .collect();
     let labels = taxonomy.labels.len();
     let empty = Head {
-        weights: vec![0.0; (2 * labels + SHAPES) * labels],
+        weights: vec![0.0; Topics::numbers(labels) * labels],
         bias: vec![0.0; labels],
         temperature: 1.0,
         threshold: 0.0,
@@ -182,7 +221,8 @@ fn fold_models(taxonomy: &Taxonomy, train: &[Sample], options: &Options, tick: &
     let mut tables = tables.into_iter();
     let mut models = Vec::new();
     while let (Some(words), Some(chars)) = (tables.next(), tables.next()) {
-        models.push(Topics { taxonomy: taxonomy.clone(), words, chars, fast: empty.clone(), encoder: None });
+        let (taxonomy, gist, fast) = (taxonomy.clone(), Arc::clone(&aids.gist), empty.clone());
+        models.push(Topics { taxonomy, words, chars, gist, fast, encoder: None, ask_below: 0.0 });
     }
     models
 }
@@ -192,6 +232,7 @@ fn docs(sample: &Sample) -> [Doc; 2] {
     scan(&sample.text, |group, batch| match group {
         Group::Word => words.extend_from_slice(batch),
         Group::Char => chars.extend_from_slice(batch),
+        Group::Whole => {}
     });
     [words, chars].map(|features| Doc { features, label: sample.label, weight: sample.weight })
 }

@@ -1,17 +1,21 @@
 //! The artifact of a taxonomy's classifier in bytes.
 //!
 //! Layout, little endian: magic, version, bits of both tables and number of shapes, payload length, BLAKE3 over all the rest;
-//! then the taxonomy as TOML, both tables (scale, rows, each with the distance from the bucket before), the heads. Invariant:
+//! then the taxonomy as TOML, both tables (scale, rows, each with the distance from the bucket before), the name of the table
+//! of word vectors that the heads were trained with, and the heads. Invariant:
 //! no byte can change without [`parse`] refusing it, and what it accepts has the sizes that serving goes by.
 
 use super::table::Table;
+use std::sync::Arc;
+
 use super::{Head, Topics, VECTOR};
 use crate::classify::artifact::ArtifactError;
 use crate::classify::features::{CHAR_BITS, SHAPES, WORD_BITS};
+use crate::classify::gist::{DIMS, Gist};
 use crate::classify::taxonomy::Taxonomy;
 
 /// Version of the layout and of the features; an artifact of another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"WRTOPICS";
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 32;
 const CHECKSUM_AT: usize = HEADER_BYTES - 32;
@@ -32,10 +36,12 @@ pub fn render(topics: &Topics) -> Vec<u8> {
             payload.extend(row.iter().map(|w| w.to_le_bytes()[0]));
         }
     }
+    payload.extend(topics.gist.id());
     head(&mut payload, &topics.fast);
     payload.push(u8::from(topics.encoder.is_some()));
     if let Some(encoder) = &topics.encoder {
         head(&mut payload, encoder);
+        payload.extend(topics.ask_below.to_le_bytes());
     }
     let mut out = Vec::with_capacity(HEADER_BYTES + payload.len());
     out.extend(MAGIC);
@@ -69,8 +75,13 @@ fn distance(out: &mut Vec<u8>, mut n: usize) {
 
 /// Checks the bytes of an artifact and takes it apart.
 pub fn parse(bytes: &[u8]) -> Result<Topics, ArtifactError> {
+    parse_with(bytes, Gist::shipped())
+}
+
+/// The same with a table of word vectors other than the one inside the program: training makes both.
+pub fn parse_with(bytes: &[u8], gist: Arc<Gist>) -> Result<Topics, ArtifactError> {
     if !bytes.starts_with(MAGIC) {
-        return Err(ArtifactError::NoTopics);
+        return Err(ArtifactError::Magic);
     }
     let short = || ArtifactError::Length { wanted: HEADER_BYTES as u64, found: bytes.len() as u64 };
     let (header, payload) = bytes.split_at_checked(HEADER_BYTES).ok_or_else(short)?;
@@ -79,7 +90,7 @@ pub fn parse(bytes: &[u8]) -> Result<Topics, ArtifactError> {
     fields.take(MAGIC.len())?;
     let version = fields.number()?;
     if version != VERSION as usize {
-        return Err(ArtifactError::OtherVersion(version, VERSION));
+        return Err(ArtifactError::Version { found: version, wanted: VERSION });
     }
     if fields.array::<4>()? != sizes() {
         return Err(ArtifactError::Shape("table sizes"));
@@ -91,23 +102,26 @@ pub fn parse(bytes: &[u8]) -> Result<Topics, ArtifactError> {
     if sum != checksum(head, payload) {
         return Err(ArtifactError::Checksum);
     }
-    checked(Reader { rest: payload })
+    checked(Reader { rest: payload }, gist)
 }
 
-fn checked(mut payload: Reader<'_>) -> Result<Topics, ArtifactError> {
+fn checked(mut payload: Reader<'_>, gist: Arc<Gist>) -> Result<Topics, ArtifactError> {
     let length = payload.number()?;
     let text = std::str::from_utf8(payload.take(length)?).map_err(|_| ArtifactError::Shape("taxonomy"))?;
     let taxonomy = Taxonomy::parse(text).map_err(|_| ArtifactError::Shape("taxonomy"))?;
     let labels = taxonomy.labels.len();
     let words = payload.table(WORD_BITS, labels)?;
     let chars = payload.table(CHAR_BITS, labels)?;
-    let fast = payload.head(2 * labels + SHAPES, labels)?;
+    if payload.array::<8>()? != gist.id() {
+        return Err(ArtifactError::Shape("table of word vectors"));
+    }
+    let fast = payload.head(Topics::numbers(labels), labels)?;
     let [more] = payload.array::<1>()?;
-    let encoder = if more == 0 { None } else { Some(payload.head(labels + VECTOR, labels)?) };
+    let (encoder, ask_below) = if more == 0 { (None, 0.0) } else { payload.second(labels)? };
     if !payload.rest.is_empty() {
         return Err(ArtifactError::Shape("bytes after the last field"));
     }
-    Ok(Topics { taxonomy, words, chars, fast, encoder })
+    Ok(Topics { taxonomy, words, chars, gist, fast, encoder, ask_below })
 }
 
 struct Reader<'a> {
@@ -168,6 +182,15 @@ impl<'a> Reader<'a> {
         Ok(table)
     }
 
+    fn second(&mut self, labels: usize) -> Result<(Option<Head>, f32), ArtifactError> {
+        let head = self.head(labels + VECTOR, labels)?;
+        let ask_below = self.float()?;
+        if !(0.0..=2.0).contains(&ask_below) {
+            return Err(ArtifactError::Value("margin"));
+        }
+        Ok((Some(head), ask_below))
+    }
+
     fn head(&mut self, inputs: usize, labels: usize) -> Result<Head, ArtifactError> {
         if self.number()? != inputs * labels {
             return Err(ArtifactError::Shape("head"));
@@ -186,7 +209,7 @@ impl<'a> Reader<'a> {
 }
 
 fn sizes() -> [u8; 4] {
-    [WORD_BITS as u8, CHAR_BITS as u8, SHAPES as u8, 0]
+    [WORD_BITS as u8, CHAR_BITS as u8, SHAPES as u8, DIMS as u8]
 }
 
 fn checksum(head: &[u8], payload: &[u8]) -> [u8; 32] {

@@ -1,8 +1,10 @@
 //! Text to a posterior over the labels of any taxonomy, by the features and in the time of the domain classifier.
 //!
-//! Two hashed linear models and a dense head, as for domains, with as many outputs as the taxonomy has labels; where a
-//! sentence vector is at hand, a second head joins it with the first one's scores. Pure: no clock, no IO after loading; any
+//! Two hashed linear models score every label; a dense head joins the scores with the text's [`gist`] and its shape. Where a
+//! sentence vector is at hand, a second head joins it with the first one's logits. Pure: no clock, no IO after loading; any
 //! text gives a distribution, and a text without letters gives none of the labels.
+//!
+//! [`gist`]: super::gist
 
 pub mod file;
 
@@ -16,7 +18,11 @@ use std::sync::{Arc, LazyLock};
 use self::table::{Sums, Table};
 use super::artifact::ArtifactError;
 use super::features::{Group, SHAPES, scan};
+use super::gist::{DIMS, Gist, Mean};
 use super::taxonomy::Taxonomy;
+
+pub(super) static AEI_BYTES: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/eval/artifacts/domain.bin"));
+static AEI: LazyLock<Option<Arc<Topics>>> = LazyLock::new(|| file::parse(AEI_BYTES).ok().map(Arc::new));
 
 static MMLU_PRO_BYTES: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/eval/artifacts/mmlu-pro.bin"));
 static MMLU_PRO: LazyLock<Option<Arc<Topics>>> = LazyLock::new(|| file::parse(MMLU_PRO_BYTES).ok().map(Arc::new));
@@ -33,10 +39,14 @@ pub struct Topics {
     pub words: Table,
     /// Characters.
     pub chars: Table,
-    /// From word scores, character scores and shape.
+    /// Word vectors; shared by all classifiers.
+    pub gist: Arc<Gist>,
+    /// From word scores, character scores, gist and shape.
     pub fast: Head,
     /// From the fast head's logits and a sentence vector, where one was trained.
     pub encoder: Option<Head>,
+    /// The encoder is worth asking where the fast tier's margin is below this; chosen in training.
+    pub ask_below: f32,
 }
 
 /// A linear layer with its calibration.
@@ -68,6 +78,7 @@ impl Topics {
     pub fn shipped(taxonomy: &str) -> Option<Arc<Self>> {
         match taxonomy {
             "mmlu-pro" => MMLU_PRO.clone(),
+            "aei" => AEI.clone(),
             _ => None,
         }
     }
@@ -84,6 +95,11 @@ impl Topics {
         self.taxonomy.labels.len()
     }
 
+    /// How many numbers the fast head takes for so many labels.
+    pub const fn numbers(labels: usize) -> usize {
+        2 * labels + DIMS + SHAPES
+    }
+
     /// The distribution by the fast tier.
     pub fn sort(&self, text: &str) -> Sorted {
         self.inputs(text).map_or_else(|| self.nothing(), |x| self.fast.sorted(self.fast.logits(&x)))
@@ -91,28 +107,29 @@ impl Topics {
 
     /// The distribution by both heads; the vector must have [`VECTOR`] numbers, else the fast tier answers alone.
     pub fn sort_with(&self, text: &str, vector: &[f32]) -> Sorted {
-        let Some(head) = self.encoder.as_ref().filter(|_| vector.len() == VECTOR && usable(vector)) else {
-            return self.sort(text);
-        };
+        let fits = vector.len() == VECTOR && usable(vector);
+        let Some(head) = self.encoder.as_ref().filter(|_| fits) else { return self.sort(text) };
         let Some(x) = self.inputs(text) else { return self.nothing() };
         let mut joined = self.fast.logits(&x);
         joined.extend_from_slice(vector);
         head.sorted(head.logits(&joined))
     }
 
-    /// Inputs of the fast head: word scores, character scores, shape. `None` where the text gives nothing to go on.
+    /// Inputs of the fast head: word scores, character scores, gist, shape. `None` where the text gives nothing to go on.
     pub fn inputs(&self, text: &str) -> Option<Vec<f32>> {
-        let (mut words, mut chars) = (Sums::default(), Sums::default());
+        let (mut words, mut chars, mut gist) = (Sums::default(), Sums::default(), Mean::default());
         let shape = scan(text, |group, batch| match group {
             Group::Word => words.add(&self.words, batch),
             Group::Char => chars.add(&self.chars, batch),
+            Group::Whole => gist.add(&self.gist, batch),
         });
         if shape.is_void() {
             return None;
         }
-        let mut x = Vec::with_capacity(2 * self.labels() + SHAPES);
+        let mut x = Vec::with_capacity(Self::numbers(self.labels()));
         words.scores(&self.words, &mut x);
         chars.scores(&self.chars, &mut x);
+        x.extend(gist.numbers());
         x.extend(shape.numbers(words.known(), chars.known()));
         Some(x)
     }

@@ -113,6 +113,11 @@ impl Encoder {
         Ok(out)
     }
 
+    /// Its whole words of the letters a to z, as the vocabulary has them: frequent ones first, single letters before all.
+    pub fn vocabulary(&self) -> &[String] {
+        self.pieces.words()
+    }
+
     /// How many tokens a text has for the encoder, at most [`MOST_TOKENS`].
     pub fn tokens(&self, text: &str) -> usize {
         self.pieces.of(text).len()

@@ -24,6 +24,7 @@ pub struct Pieces {
     first: u32,
     last: u32,
     count: usize,
+    words: Vec<String>,
 }
 
 impl Pieces {
@@ -32,15 +33,22 @@ impl Pieces {
         let mut text = String::new();
         GzDecoder::new(VOCABULARY).read_to_string(&mut text).map_err(|e| format!("the vocabulary: {e}"))?;
         let vocab: Vocab = text.lines().zip(0u32..).map(|(piece, id)| (piece.to_owned(), id)).collect();
+        let plain = |piece: &&str| piece.bytes().all(|b| b.is_ascii_lowercase());
+        let words = text.lines().filter(plain).map(str::to_owned).collect();
         let id = |piece: &str| vocab.get(piece).copied().ok_or_else(|| format!("the vocabulary has no {piece}"));
         let (first, last, count) = (id("[CLS]")?, id("[SEP]")?, vocab.len());
         let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build().map_err(|e| e.to_string())?;
-        Ok(Self { model, first, last, count })
+        Ok(Self { model, first, last, count, words })
     }
 
     /// Pieces in the vocabulary.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Pieces that are whole words of the letters a to z, in order.
+    pub fn words(&self) -> &[String] {
+        &self.words
     }
 
     /// Ids with the marks at both ends, at most [`MOST_TOKENS`].

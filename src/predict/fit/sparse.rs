@@ -19,9 +19,10 @@ const TOLERANCE: f64 = 1e-3;
 /// Distinct buckets of a text.
 pub fn buckets(text: &str) -> (Vec<u32>, Shape) {
     let mut found = Vec::new();
-    let shape = scan(text, |group, batch| {
-        let base = if group == Group::Word { 0 } else { 1 << WORD_BITS };
-        found.extend(batch.iter().map(|b| b + base));
+    let shape = scan(text, |group, batch| match group {
+        Group::Word => found.extend_from_slice(batch),
+        Group::Char => found.extend(batch.iter().map(|b| b + (1 << WORD_BITS))),
+        Group::Whole => {}
     });
     (found, shape)
 }
