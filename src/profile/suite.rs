@@ -53,6 +53,9 @@ pub enum Kind {
     Pair,
 }
 
+/// What a list, a tuple, a set or a text begins with, and what only ends one.
+const LITERALS: [char; 8] = ['[', '(', '{', '\'', '"', ']', ')', '}'];
+
 impl Kind {
     /// The word in suite and record files.
     pub fn name(self) -> &'static str {
@@ -141,6 +144,9 @@ impl Question {
             Kind::Choice if !letter() => Some("answer: must be the letter of one of the options".to_owned()),
             Kind::Number if grade::number(&self.answer).is_none() => Some("answer: must hold a number".to_owned()),
             Kind::Literal if self.answer.trim().is_empty() => Some("answer: is empty".to_owned()),
+            Kind::Literal if self.answer.trim().starts_with(LITERALS) && literal::parse(&self.answer).is_none() => {
+                Some("answer: begins like a Python literal and is none".to_owned())
+            }
             Kind::Short if !self.accepted.iter().any(|a| !a.trim().is_empty()) => {
                 Some("accepted: needs at least one wording".to_owned())
             }
@@ -163,6 +169,26 @@ pub fn load(path: &Path) -> Result<Vec<Question>, String> {
     parse(&text, &path.display().to_string())
 }
 
+/// One row; else the field and what is wrong with it.
+fn row(line: &str) -> Result<Question, String> {
+    let mut json = serde_json::Deserializer::from_str(line);
+    let told = |e: &serde_json::Error| {
+        let text = e.to_string();
+        // A row is one line, which is named already; its column stays.
+        match text.rsplit_once(" at line 1 ") {
+            Some((why, column)) if !e.is_data() => format!("{why} at {column}"),
+            Some((why, _)) => why.to_owned(),
+            None => text,
+        }
+    };
+    let question: Question = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let field = e.path().to_string();
+        if field == "." { told(e.inner()) } else { format!("{field}: {}", told(e.inner())) }
+    })?;
+    json.end().map_err(|e| told(&e))?;
+    Ok(question)
+}
+
 /// Reads a suite's text; `name` is what errors call it.
 ///
 /// # Errors
@@ -171,10 +197,12 @@ pub fn parse(text: &str, name: &str) -> Result<Vec<Question>, String> {
     let mut questions: Vec<Question> = Vec::new();
     let mut seen = HashSet::new();
     let mut bad = Vec::new();
+    // Some editors put a mark of the byte order first.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let at = format!("{name}:{}", index + 1);
-        match serde_json::from_str::<Question>(line) {
-            Err(e) => bad.push(format!("{at}: {e}")),
+        match row(line) {
+            Err(why) => bad.push(format!("{at}: {why}")),
             Ok(question) => match question.problem() {
                 Some(why) => bad.push(format!("{at}: {why}")),
                 None if !seen.insert(question.id.clone()) => {
@@ -227,7 +255,24 @@ mod tests {
                 "rules[0]: needs min",
             ),
             (r#"{"id":"1","domain":"None","kind":"number","prompt":"p","answer":"3"}"#, "id: 1 is there twice"),
-            (r#"{"id":"2","domian":"None"}"#, "s:2: unknown field `domian`"),
+            (r#"{"id":"2","domian":"None"}"#, "unknown field `domian`"),
+            (r#"{"id":7}"#, "s:2: id: invalid type: integer `7`, expected a string"),
+            (r#"{"id":"2","domain":"None","kind":"shrt"}"#, "s:2: kind: unknown variant `shrt`"),
+            (r#"{"id":"2","domain":"Nowhere"}"#, "s:2: domain: "),
+            (r#"{"id":"2","options":["a",1]}"#, "s:2: options[1]: invalid type"),
+            (
+                r#"{"id":"2","domain":"None","kind":"number","prompt":"p","answer":"3"} x"#,
+                "s:2: trailing characters at column",
+            ),
+            (
+                r#"{"id":"2","domain":"None","kind":"rules","prompt":"p","rules":[{"rule":"contains","words":["a"],"wrds":1}]}"#,
+                "s:2: rules[0]: unknown field `wrds`",
+            ),
+            (
+                r#"{"id":"2","domain":"None","kind":"rules","prompt":"p","rules":[{"rule":"lowercase","words":1}]}"#,
+                "s:2: rules[0]: unknown field `words`",
+            ),
+            (r#"{"id":"2","domain":"None","kind":"literal","prompt":"p","answer":"]["}"#, "answer: begins like"),
             ("{", "s:2: EOF"),
         ] {
             let said = parse(&format!("{GOOD}\n{row}\n"), "s").unwrap_err();
@@ -237,6 +282,7 @@ mod tests {
         let many = "x\n".repeat(15);
         assert!(parse(&many, "s").unwrap_err().ends_with("and 5 more"));
         assert_eq!(parse(GOOD, "s").unwrap().len(), 1);
+        assert_eq!(parse(&format!("\u{feff}{GOOD}\n"), "s").unwrap().len(), 1);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::record::{self, File, Record, Run};
+use super::record::{self, File, Note, Record, Run};
 use crate::energy::Basis;
 use crate::tables::make::{self, About, Asked, Verdict};
 use crate::tables::{Counts, Provenance, Setup, Table};
@@ -97,6 +97,8 @@ fn setup(run: &Run) -> Setup {
         idle_w: idle.filter(|w| *w > 0.0),
         repeats: (run.repeats > 1).then_some(run.repeats),
         baseline: None,
+        // Those that the answers are of, which the table counts itself.
+        questions: None,
     }
 }
 
@@ -106,12 +108,20 @@ fn provenance(file: &File, run: &Run) -> Provenance {
     if file.runs.len() > 1 {
         notes.push(format!("{} runs of one record file", file.runs.len()));
     }
-    let thrown: f64 = file.replaced.iter().filter_map(|r| r.joules.gross).sum();
-    if !file.replaced.is_empty() {
-        notes.push(format!(
-            "{} attempts that failed and were repeated took {thrown:.1} J beside this",
-            file.replaced.len()
-        ));
+    for (failed, what) in
+        [(true, "attempts that failed and were repeated"), (false, "answers that were asked for again")]
+    {
+        let replaced: Vec<&Record> = file.replaced.iter().filter(|r| r.error.is_some() == failed).collect();
+        let thrown: f64 = replaced.iter().filter_map(|r| r.joules.gross).sum();
+        if !replaced.is_empty() {
+            notes.push(format!("{} {what} took {thrown:.1} J beside this", replaced.len()));
+        }
+    }
+    for (note, why) in [(Note::Gap, "the meter was away for part of them"), (Note::Short, "too short for the meter")] {
+        let n = file.answers.iter().filter(|r| r.joules.note == Some(note)).count();
+        if n > 0 {
+            notes.push(format!("{n} answers have no joules: {why}"));
+        }
     }
     Provenance {
         source: "wattroute profile".to_owned(),

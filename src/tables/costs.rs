@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fit::{self, Point};
-use super::make::{Asked, Verdict, metered, whole};
+use super::make::{Asked, metered, whole};
 use super::sample::{count, mean, mean_interval, quantile};
 use super::{Level, TokenCosts};
 
@@ -52,7 +52,7 @@ pub fn tokens(scored: &[&Asked], relative_uncertainty: Option<f64>) -> TokenCost
 /// One level per number of queries at a time, if there is more than one.
 pub fn levels(all: &[Asked]) -> BTreeMap<u32, Level> {
     let mut by_streams: BTreeMap<u32, Vec<&Asked>> = BTreeMap::new();
-    for asked in all.iter().filter(|a| a.verdict != Verdict::Failed) {
+    for asked in all.iter().filter(|a| a.scored()) {
         by_streams.entry(asked.streams).or_default().push(asked);
     }
     if by_streams.len() < 2 {

@@ -162,18 +162,29 @@ pub fn settings(a: &Table, b: &Table) -> Vec<(String, String, String)> {
             ("power cap", watts(t.setup.power_cap_w)),
             ("suites", t.provenance.suites.join(", ")),
             ("suite hashes", t.setup.suite_hashes.join(", ")),
+            ("questions", word(&t.setup.questions)),
         ]
     };
     let both = facts(a).into_iter().zip(facts(b));
     both.filter(|((_, x), (_, y))| x != y).map(|((name, x), (_, y))| (name.to_owned(), x, y)).collect()
 }
 
+/// Whether two tables are of the same questions, as far as they tell. Tables from before ids were hashed name their suites, with
+/// how many questions of each; these and the domains must then be alike.
+pub fn same_questions(a: &Table, b: &Table) -> bool {
+    let hashes = (&a.setup.suite_hashes, &b.setup.suite_hashes);
+    if !hashes.0.is_empty() && !hashes.1.is_empty() && hashes.0 != hashes.1 {
+        return false;
+    }
+    match (&a.setup.questions, &b.setup.questions) {
+        (Some(first), Some(second)) => first == second,
+        _ => a.provenance.suites == b.provenance.suites,
+    }
+}
+
 fn notes(a: &Table, b: &Table, pairs: &[Pair]) -> Vec<String> {
     let mut notes = Vec::new();
-    let hashes = (&a.setup.suite_hashes, &b.setup.suite_hashes);
-    if a.provenance.suites != b.provenance.suites
-        || (!hashes.0.is_empty() && !hashes.1.is_empty() && hashes.0 != hashes.1)
-    {
+    if !same_questions(a, b) {
         notes.push("measured on other questions: a difference may be that of the questions".to_owned());
     } else if pairs.is_empty() {
         notes.push(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::diff::same_questions;
 use super::make::{Asked, once};
 use super::sample::{Between, difference, paired};
 use super::{Row, Table};
@@ -47,6 +48,12 @@ pub fn from_table(table: &mut Table, baseline: &Table) -> Result<(), String> {
     let (own, theirs) = (&table.setup.suite_hashes, &baseline.setup.suite_hashes);
     if own.is_empty() || own != theirs {
         return Err(format!("{label} was not measured on the same questions (suite hashes {own:?} and {theirs:?})"));
+    }
+    // Tables that do not tell which questions they asked must at least have them in the same domains.
+    if !same_questions(table, baseline) || !table.domains.keys().eq(baseline.domains.keys()) {
+        return Err(format!(
+            "{label} was not measured on the same questions of these suites; give the record file of a run on them"
+        ));
     }
     let write = |row: &mut Row, base: &Row| {
         if let Some(found) = difference((row.correct, row.n), (base.correct, base.n)) {

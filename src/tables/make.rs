@@ -125,11 +125,21 @@ pub fn table(all: &[Asked], about: About) -> Table {
         domains: rows,
         concurrency: levels(all),
     };
+    table.setup.questions = asked_hash(&single);
     if !known {
         table.setup.idle_w = None;
     }
     shrink(&mut table);
     table
+}
+
+/// First 16 hex digits of the BLAKE3 of the ids, which come in order.
+fn asked_hash(single: &[Asked]) -> Option<String> {
+    let mut hash = blake3::Hasher::new();
+    single.iter().for_each(|a| {
+        hash.update(a.id.as_bytes()).update(b"\n");
+    });
+    (!single.is_empty()).then(|| hash.finalize().to_hex().chars().take(16).collect())
 }
 
 /// Repeats of one question become one: means of the figures, right if more than half of the graded ones are.

@@ -20,7 +20,7 @@ pub enum Questions {
 }
 
 /// Settings in which the parts may differ.
-const FREE: [&str; 2] = ["suites", "suite hashes"];
+const FREE: [&str; 3] = ["suites", "suite hashes", "questions"];
 
 /// Joins tables; they go in order of their counts, so that the result does not depend on the order given.
 ///
@@ -77,6 +77,7 @@ fn joined(first: &Table, parts: &[Table], questions: Questions) -> Table {
     all.provenance.suites = list(&|t| t.provenance.suites.clone());
     all.provenance.notes = list(&|t| t.provenance.notes.clone());
     all.setup.suite_hashes = list(&|t| t.setup.suite_hashes.clone());
+    all.setup.questions = None;
     all.provenance.date = parts.iter().map(|t| t.provenance.date.clone()).max().unwrap_or_default();
     all.provenance.source = list(&|t| vec![t.provenance.source.clone()]).join(" and ");
     all.provenance.command = None;

@@ -88,16 +88,19 @@ pub struct Setup {
     /// Version of the runtime.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_version: Option<String>,
-    /// Hash of the questions and how they are asked, one per suite.
+    /// Hash of each suite's file. Which of its questions were asked is in `questions`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub suite_hashes: Vec<String>,
+    /// Hash of the ids of the questions that were asked: two tables with the same one are of the same questions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub questions: Option<String>,
     /// Watts of the idle machine that net joules leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_w: Option<f64>,
     /// How often each question was asked; above 1, a row's `n` still counts questions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeats: Option<u32>,
-    /// The table that `baseline_coverage` is of: model and device.
+    /// Whose answers `baseline_coverage` is of: the model, and its device where a table was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub baseline: Option<String>,
 }

@@ -11,17 +11,19 @@ pub fn text(table: &Table) -> String {
     head(&mut out, table);
     let _ = writeln!(
         out,
-        "\n{:<46} {:>6} {:>22} {:>7} {:>18} {:>27} {:>16} {:>10} {:>7} {:>11}",
+        "\n{:<46} {:>6} {:>22} {:>7} {:>18} {:>27} {:>10} {:>16} {:>10} {:>7} {:>11} {:>7}",
         "domain",
         "n",
         "coverage (95 %)",
         "shrunk",
         "gain",
         "IPJ 1/J (95 %)",
+        "IPW 1/W",
         "J/query",
         "J/correct",
         "W",
-        "first p50/95"
+        "first p50/95",
+        "written"
     );
     let mut domains: Vec<_> = table.domains.iter().collect();
     domains.sort_by(|(_, a), (_, b)| b.ipj.unwrap_or(-1.0).total_cmp(&a.ipj.unwrap_or(-1.0)));
@@ -43,6 +45,7 @@ fn head(out: &mut String, table: &Table) {
     let _ = writeln!(out, "basis {}; {}; {}; {}", table.basis.name(), from.source, from.date, from.licence);
     let setup = &table.setup;
     let mut facts: Vec<String> = Vec::new();
+    facts.extend(setup.runtime_version.as_ref().map(|v| format!("runtime version {v}")));
     facts.extend(setup.driver.as_ref().map(|d| format!("driver {d}")));
     facts.extend(setup.power_cap_w.map(|w| format!("power cap {} W", figure(w))));
     facts.extend(setup.idle_w.map(|w| format!("{} W at rest", figure(w))));
@@ -51,6 +54,22 @@ fn head(out: &mut String, table: &Table) {
     if !facts.is_empty() {
         let _ = writeln!(out, "{}", facts.join("; "));
     }
+    if !from.suites.is_empty() {
+        let asked = setup.questions.as_ref().map(|hash| format!(", ids {hash}")).unwrap_or_default();
+        let hashes = if setup.suite_hashes.is_empty() {
+            String::new()
+        } else {
+            format!("; hashes {}", setup.suite_hashes.join(" "))
+        };
+        let _ = writeln!(out, "questions: {}{hashes}{asked}", from.suites.join(", "));
+    }
+    if let Some(command) = &from.command {
+        let _ = writeln!(out, "made by: {command}");
+    }
+    costs(out, table);
+}
+
+fn costs(out: &mut String, table: &Table) {
     let t = &table.tokens;
     let unsure = t.relative_uncertainty.map(|u| format!(", meter +-{:.0} %", u * 100.0)).unwrap_or_default();
     let method = t.method.as_ref().map(|m| format!(" by {m}")).unwrap_or_default();
@@ -108,13 +127,15 @@ fn line(out: &mut String, name: &str, row: &Row, shrunk: Option<f64>) {
     let first = row.ttft_p50_s.zip(row.ttft_p95_s).map(|(a, b)| format!("{}/{}", figure(a), figure(b)));
     let _ = writeln!(
         out,
-        "{name:<46} {:>6} {:>22} {:>7} {gain:>18} {ipj:>27} {joules:>16} {:>10} {:>7} {:>11}",
+        "{name:<46} {:>6} {:>22} {:>7} {gain:>18} {ipj:>27} {:>10} {joules:>16} {:>10} {:>7} {:>11} {:>7}",
         row.n,
         format!("{:.3} ({:.3} {:.3})", row.coverage, row.coverage_low, row.coverage_high),
         shrunk.map_or_else(|| "-".to_owned(), |s| format!("{s:.3}")),
+        row.ipw.map_or_else(|| "-".to_owned(), |x| format!("{x:.2e}")),
         maybe(row.joules_per_correct),
         maybe(row.watts),
         first.unwrap_or_else(|| "-".to_owned()),
+        maybe(row.output_tokens),
     );
 }
 

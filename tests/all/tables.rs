@@ -45,6 +45,7 @@ fn about(suite: &str) -> About {
             date: "2026-01-01".to_owned(),
             licence: "none".to_owned(),
             suites: vec![suite.to_owned()],
+            command: Some(format!("wattroute profile --suite {suite}")),
             ..Provenance::default()
         },
         setup: Setup {
@@ -105,7 +106,14 @@ fn every_figure_of_a_small_run_is_the_one_by_hand() {
     assert_eq!(t.tokens.method.as_deref(), Some("phases"));
     assert!(t.tokens.refused.as_deref().unwrap().contains("at least 10"));
     assert_eq!(t.domains.len(), 1, "all ids fall into one domain");
-    assert!(show::text(&t).contains("1 questions without an answer and 1 that nobody graded"));
+    let shown = show::text(&t);
+    assert!(shown.contains("1 questions without an answer and 1 that nobody graded"));
+    let ipw = format!("{:.2e}", r.ipw.unwrap());
+    let hash = t.setup.questions.as_deref().unwrap();
+    for told in [ipw.as_str(), "IPW 1/W", "questions: s; hashes s, ids ", hash, "made by: wattroute profile --suite s"]
+    {
+        assert!(shown.contains(told), "{told} in {shown}");
+    }
 }
 
 #[test]
@@ -143,6 +151,8 @@ fn levels_of_concurrency_have_rows_of_their_own_and_repeats_count_once() {
         ..a
     }));
     all.extend(run(0, 30, 3, 60.0));
+    // What nobody could grade is in no figure of a level either.
+    all.push(Asked { streams: 4, ..asked(99, Verdict::Unscored, 9000.0, 9.0) });
     let t = table(&all, about("s"));
     assert_eq!(sound(&t), Vec::<String>::new());
     assert_eq!((t.overall.n, t.overall.correct), (30, 10), "a question asked twice is one question");
@@ -237,13 +247,23 @@ fn gain_is_the_baselines_on_the_same_questions_only() {
     assert!(wide_high - wide_low > 0.0 && wide_low < 0.0 + high);
     let refused = gain::from_table(&mut by_table, &table(&own, about("other"))).unwrap_err();
     assert!(refused.contains("not measured on the same questions"), "{refused}");
+    // Other questions of the same suite, in the same domains, are no baseline; neither are those of another domain.
+    for others in
+        [run(90, 90, 2, 500.0), run(0, 90, 2, 500.0).into_iter().filter(|a| a.domain == own[0].domain).collect()]
+    {
+        let theirs = table(&others, about("s"));
+        let refused = gain::from_table(&mut by_table, &theirs).unwrap_err();
+        assert!(refused.contains("not measured on the same questions of these suites"), "{refused}");
+        let told = diff(&by_table, &theirs, None);
+        assert!(told.notes.iter().any(|note| note.starts_with("measured on other questions")), "{:?}", told.notes);
+    }
 }
 
 proptest! {
     /// Whatever the answers were, a written table passes its own check.
     #[test]
     fn any_run_gives_a_sound_table(
-        seeds in prop::collection::vec((0_u32..40, 0_u8..4, 0.1_f64..400.0, 0.01_f64..9.0, prop::bool::ANY, 1_u32..3), 1..60),
+        seeds in prop::collection::vec((0_u32..40, 0_u8..4, 100.0_f64..400.0, 0.1_f64..9.0, prop::bool::ANY, 1_u32..3), 1..60),
         without_joules in prop::bool::ANY,
     ) {
         let verdicts = [Verdict::Right, Verdict::Wrong, Verdict::Unscored, Verdict::Failed];

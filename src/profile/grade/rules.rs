@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// One checkable instruction. Counts include their limits; words and letters compare without case.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "rule")]
+#[serde(rename_all = "snake_case", tag = "rule", deny_unknown_fields)]
 pub enum Rule {
     /// Words, split at white space.
     Words(Range),

@@ -27,7 +27,8 @@ const TABLE: &[&str] = &[
     "concurrency",
 ];
 const PROVENANCE: &[&str] = &["source", "date", "command", "suites", "licence", "counts", "notes"];
-const SETUP: &[&str] = &["driver", "power_cap_w", "runtime_version", "suite_hashes", "idle_w", "repeats", "baseline"];
+const SETUP: &[&str] =
+    &["driver", "power_cap_w", "runtime_version", "suite_hashes", "questions", "idle_w", "repeats", "baseline"];
 const BASES: &[&str] = &["counter", "power", "utilisation", "published", "modelled", "unknown"];
 
 /// Every problem of a table's text. `file` names it in problems.
@@ -107,12 +108,16 @@ fn origin(root: &Map<String, Value>, problems: &mut Problems) {
         for key in ["source", "date", "licence"] {
             at.text(key, problems);
         }
+        let date = provenance.get("date").and_then(Value::as_str).filter(|date| !date.trim().is_empty());
+        if date.is_some_and(|date| date.len() != 10 || date.parse::<jiff::civil::Date>().is_err()) {
+            problems.add("provenance.date", "must be a date, YYYY-MM-DD");
+        }
     }
     let Some(setup) = root.get("setup") else { return };
     let Some(setup) = setup.as_object() else { return problems.add("setup", "must be an object") };
     let at = At { map: setup, path: "setup" };
     at.keys(SETUP, problems);
-    for key in ["driver", "runtime_version", "baseline"] {
+    for key in ["driver", "runtime_version", "questions", "baseline"] {
         at.optional_text(key, problems);
     }
     for key in ["power_cap_w", "idle_w", "repeats"] {
@@ -152,14 +157,17 @@ fn nearest_domain(name: &str) -> Option<&'static str> {
         .or_else(|| NAMES.into_iter().find(|n| lower.len() >= 4 && n.to_lowercase().starts_with(&lower)))
 }
 
-/// With every domain counted, the rows cannot hold more than the whole.
+/// With every domain counted, the rows cannot hold more than the whole; where unscored questions are counted too, a profiler made
+/// the table, and every scored question is in a domain.
 fn sums(root: &Map<String, Value>, domains: &Map<String, Value>, problems: &mut Problems) {
     let exact = root.get("provenance").and_then(|p| p.get("counts")).and_then(Value::as_str) != Some("nominal");
     let overall = root.get("overall").and_then(Value::as_object);
     for key in ["n", "correct", "unscored", "failed"] {
         let Some(total) = overall.and_then(|o| o.get(key)).and_then(Value::as_u64) else { continue };
         let parts: u64 = domains.values().filter_map(|r| r.get(key)?.as_u64()).fold(0, u64::saturating_add);
-        if exact && parts > total {
+        let whole =
+            ["n", "correct"].contains(&key) && overall.is_some_and(|o| o.get("unscored").is_some_and(Value::is_u64));
+        if exact && (parts > total || (whole && parts < total)) {
             problems.add(format!("overall.{key}"), format!("is {total}, but the domains add up to {parts}"));
         }
     }
@@ -320,6 +328,16 @@ mod tests {
             ),
             ("/tokens/method", json!("guess"), "tokens.method: must be regression or phases"),
             ("/tokens/r2", json!(1.1), "tokens.r2: must be at most 1"),
+            (
+                "/overall/seconds_per_query",
+                json!(500.0),
+                "overall.joules_per_query: is 5.5000e2, but watts x seconds_per_query = 1.1",
+            ),
+            ("/overall/metered", json!(1001), "overall.metered: is more than n = 1000"),
+            ("/overall/metered", json!(1000), ""),
+            ("/overall/unscored", json!(3), ""),
+            ("/provenance/date", json!("yesterday"), "provenance.date: must be a date, YYYY-MM-DD"),
+            ("/provenance/date", json!("2026-02-30"), "provenance.date: must be a date"),
             ("/setup", json!({"idle": 3}), "setup.idle: unknown key; did you mean `idle_w`?"),
             ("/setup", json!({"suite_hashes": [1]}), "setup.suite_hashes: must be a list of texts"),
             ("/concurrency", json!({"0": {"n": 1}}), r#"concurrency."0": must be a whole number of queries at a time"#),
@@ -334,7 +352,17 @@ mod tests {
             let (parent, key) = pointer.rsplit_once('/').unwrap();
             table.pointer_mut(parent).unwrap()[key] = value;
             let text = problems(&table);
-            assert!(text.contains(want), "{pointer}\nwant {want}\ngot  {text}");
+            assert!(text.contains(want) && text.is_empty() == want.is_empty(), "{pointer}\nwant {want}\ngot  {text}");
         }
+    }
+
+    #[test]
+    fn a_domain_that_was_taken_away_is_missed_where_all_were_counted() {
+        let mut table = good();
+        (table["overall"]["unscored"], table["overall"]["failed"]) = (json!(0), json!(0));
+        assert_eq!(problems(&table), "");
+        table["domains"] = json!({});
+        let text = problems(&table);
+        assert!(text.contains("overall.n: is 1000, but the domains add up to 0"), "{text}");
     }
 }

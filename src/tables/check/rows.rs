@@ -11,6 +11,10 @@ const WILSON_TOLERANCE: f64 = 0.003;
 /// Ratios of separately rounded means. Rows of the paper that pass are within 10 %; those that are wrong are off threefold.
 const RATIO_TOLERANCE: f64 = 0.2;
 
+/// Mean watts times mean seconds is not the mean of the products: queries that draw more may take longer. Beyond this factor
+/// one of the three figures is another quantity.
+const POWER_FACTOR: f64 = 4.0;
+
 /// Keys of the costs per token.
 pub const TOKENS: &[&str] = &[
     "joules_per_input_token",
@@ -184,6 +188,9 @@ fn counted(
     if n == 0 {
         return problems.add(at.key("n"), "must be above 0: leave the row out where nothing was scored");
     }
+    if at.number("metered").zip(at.number("n")).is_some_and(|(metered, n)| metered > n) {
+        problems.add(at.key("metered"), format!("is more than n = {n}"));
+    }
     if correct > n {
         return problems.add(at.key("correct"), format!("is {correct}, more than n = {n}"));
     }
@@ -224,6 +231,11 @@ fn ratios(at: At, coverage: f64, watts: Option<f64>, problems: &mut Problems) {
         ratio(at, "ipw", ipw, coverage / watts, "coverage / watts", problems);
     }
     let Some(joules) = joules else { return };
+    let spent = at.number("watts").or(watts).zip(at.number("seconds_per_query")).map(|(w, s)| w * s);
+    if let Some(spent) = spent.filter(|x| *x > 0.0 && !(1.0 / POWER_FACTOR..=POWER_FACTOR).contains(&(joules / x))) {
+        let told = format!("is {joules:.4e}, but watts x seconds_per_query = {spent:.4e}");
+        problems.add(at.key("joules_per_query"), told);
+    }
     if let Some(per_correct) = at.number("joules_per_correct") {
         ratio(at, "joules_per_correct", per_correct, joules / coverage, "joules_per_query / coverage", problems);
     }
