@@ -232,13 +232,16 @@ mod tests {
 
     const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sentencepiece.json"));
 
+    /// A text and its ids.
+    type Case = (String, Vec<u32>);
+
     /// The two vocabularies of the fixture, with their texts and ids.
-    fn reference() -> Vec<(Vocabulary, Vec<(String, Vec<u32>)>)> {
+    fn reference() -> Vec<(Vocabulary, Vec<Case>)> {
         let file: Value = serde_json::from_str(REFERENCE).unwrap();
         file["vocabularies"].as_array().unwrap().iter().map(read).collect()
     }
 
-    fn read(it: &Value) -> (Vocabulary, Vec<(String, Vec<u32>)>) {
+    fn read(it: &Value) -> (Vocabulary, Vec<Case>) {
         let of = |key: &str| it[key].as_array().unwrap().iter();
         let vocabulary = Vocabulary {
             way: Way::SentencePiece {
