@@ -182,8 +182,10 @@ fn row(line: &str) -> Result<Question, String> {
         }
     };
     let question: Question = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        // What is no JSON breaks off at a field that has no name yet.
         let field = e.path().to_string();
-        if field == "." { told(e.inner()) } else { format!("{field}: {}", told(e.inner())) }
+        let named = field.trim_end_matches(['.', '?']);
+        if named.is_empty() { told(e.inner()) } else { format!("{named}: {}", told(e.inner())) }
     })?;
     json.end().map_err(|e| told(&e))?;
     Ok(question)
