@@ -13,7 +13,8 @@ use crate::energy::cloud;
 use crate::energy::estimate;
 use crate::energy::idle::{self, Idle};
 use crate::energy::meters::{Absent, Places, Rail, discover};
-use crate::energy::sampler::{Event, Sampler, Trace};
+use crate::energy::sampler::Sampler;
+use crate::energy::trace::{Event, Sample, Trace};
 
 /// Show every energy meter of this machine and live watts
 #[derive(clap::Args)]
@@ -22,6 +23,7 @@ use crate::energy::sampler::{Event, Sampler, Trace};
   wattroute energy --once                the same, one reading over a second
   wattroute energy --idle 30             watts of the machine at rest (leave it alone meanwhile)
   wattroute energy --json --for 60       one JSON document a line, for a minute
+  wattroute energy --json --raw --for 60 the same with every reading, to be replayed
   wattroute energy --cloud               what a token in the cloud is taken to cost, and how that follows
 
 A meter at the plug: energy.wall_file or energy.wall_command in the configuration.")]
@@ -29,6 +31,9 @@ pub struct Args {
     /// Print JSON: first the meters, then one line per interval
     #[arg(long)]
     json: bool,
+    /// Put every single reading into the lines
+    #[arg(long, requires = "json")]
+    raw: bool,
     /// Stop after one interval
     #[arg(long, conflicts_with = "seconds")]
     once: bool,
@@ -68,7 +73,8 @@ pub fn run(file: Option<&Path>, args: &Args) -> ExitCode {
     }
     let found = discover(&Places::of(&config.energy));
     let (rails, absent) = (found.rails(), found.absent);
-    say(&if args.json { line(&meters_json(&rails, &absent)) } else { meters_text(&rails, &absent) });
+    let sample_s = Duration::from_millis(args.sample).as_secs_f64();
+    say(&if args.json { line(&meters_json(&rails, &absent, sample_s)) } else { meters_text(&rails, &absent) });
     if rails.is_empty() {
         return fail("no meter can be read on this machine");
     }
@@ -87,14 +93,25 @@ pub fn run(file: Option<&Path>, args: &Args) -> ExitCode {
 fn live(sampler: &Sampler, args: &Args) {
     let over_s = if args.once { Some(args.every) } else { args.seconds };
     let redraw = !args.json && std::io::stdout().is_terminal();
-    let mut drawn = 0;
+    if args.raw {
+        sampler.keep();
+    }
+    let (mut drawn, mut told) = (0, 0);
     for turn in 1_u32.. {
         let until_s = f64::from(turn) * args.every;
         sampler.wait_past(until_s, Duration::from_secs_f64(args.every * 2.0 + 1.0));
-        let text = sampler
-            .look(|trace| if args.json { line(&watts_json(trace, args.every)) } else { watts_text(trace, args.every) });
-        if redraw && drawn > 0 {
-            say(&format!("\x1b[{drawn}A\x1b[J"));
+        let kept = args.raw.then(|| sampler.kept());
+        let (text, noticed) = sampler.look(|trace| {
+            let text = if args.json {
+                line(&watts_json(trace, args.every, told, kept))
+            } else {
+                watts_text(trace, args.every)
+            };
+            (text, trace.noticed)
+        });
+        told = noticed;
+        if redraw {
+            say(&erased(drawn));
         }
         drawn = text.lines().count();
         say(&text);
@@ -102,6 +119,11 @@ fn live(sampler: &Sampler, args: &Args) {
             return;
         }
     }
+}
+
+/// Takes so many lines off the terminal, to be drawn anew.
+fn erased(lines: usize) -> String {
+    if lines == 0 { String::new() } else { format!("\x1b[{lines}A\x1b[J") }
 }
 
 /// Measures and prints the idle machine.
@@ -172,8 +194,8 @@ fn line(document: &Value) -> String {
     format!("{document}\n")
 }
 
-fn meters_json(rails: &[Rail], absent: &[Absent]) -> Value {
-    json!({ "rails": rails, "absent": absent })
+fn meters_json(rails: &[Rail], absent: &[Absent], sample_s: f64) -> Value {
+    json!({ "rails": rails, "absent": absent, "sample_s": sample_s })
 }
 
 fn meters_text(rails: &[Rail], absent: &[Absent]) -> String {
@@ -213,14 +235,21 @@ fn total_w(trace: &Trace, every: f64) -> Option<f64> {
     sum.filter(|_| !rails.is_empty())
 }
 
-fn watts_json(trace: &Trace, every: f64) -> Value {
+/// One line: watts and joules, what was noticed since the line before, and the readings themselves if they are kept.
+fn watts_json(trace: &Trace, every: f64, told: u64, kept: Option<Vec<Sample>>) -> Value {
     let rails: Vec<Value> = figures(trace, every)
         .into_iter()
         .map(
             |(rail, watts, joules)| json!({ "rail": rail.name, "basis": rail.basis, "watts": watts, "joules": joules }),
         )
         .collect();
-    json!({ "at_s": trace.last_s(), "total_watts": total_w(trace, every), "rails": rails, "sampler": trace.cost, "events": trace.events })
+    let events: Vec<&Event> = trace.news(told).collect();
+    let mut line = json!({ "at_s": trace.last_s(), "total_watts": total_w(trace, every), "rails": rails,
+        "sampler": trace.cost, "events": events });
+    if let (Some(kept), Some(fields)) = (kept, line.as_object_mut()) {
+        fields.insert("readings".to_owned(), json!(kept));
+    }
+    line
 }
 
 fn watts_text(trace: &Trace, every: f64) -> String {
@@ -232,11 +261,64 @@ fn watts_text(trace: &Trace, every: f64) -> String {
     text += &format!("{:<22} {:>10}\n", "total", shown(total_w(trace, every)));
     let share = trace.cost.core_share.map_or("-".to_owned(), |s| format!("{:.3} %", s * 100.0));
     text += &format!("sampler: {} readings of {:.0} us, {share} of one core\n", trace.cost.samples, trace.cost.mean_us);
-    if let Some(event) = trace.events.last() {
-        text += &match event {
-            Event::Gap { from_s, to_s } => format!("last gap: {:.1} s at {from_s:.1} s\n", to_s - from_s),
-            Event::ClockStep { at_s, by_s } => format!("last clock step: {by_s:+.1} s at {at_s:.1} s\n"),
-        };
+    for (rail, since_s, why) in trace.lost() {
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        text += &format!("{rail}: nothing read since {since_s:.1} s{why}\n");
     }
-    text
+    let last = trace.events.iter().rev().find_map(|event| match event {
+        Event::Gap { from_s, to_s } => Some(format!("last gap: {:.1} s at {from_s:.1} s\n", to_s - from_s)),
+        Event::ClockStep { at_s, by_s } => Some(format!("last clock step: {by_s:+.1} s at {at_s:.1} s\n")),
+        Event::Lost { .. } | Event::Back { .. } => None,
+    });
+    text + &last.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::Basis;
+    use crate::energy::meters::{Part, Reading};
+
+    #[test]
+    fn a_table_is_drawn_over_the_one_before_and_says_what_is_gone() {
+        let rail = |name: &str, part: Part| Rail {
+            name: name.to_owned(),
+            device: String::new(),
+            part,
+            basis: Basis::Power,
+            uncertainty: None,
+            renewed_s: 0.1,
+            cap_w: None,
+        };
+        let mut trace = Trace::new(vec![rail("wall/plug", Part::Wall), rail("rapl/package-0", Part::Package)], 1.0);
+        for second in 0..10 {
+            let at_s = f64::from(second);
+            let plug = if second < 5 { Reading::Watts(80.0) } else { Reading::Missing };
+            trace.take(at_s, at_s, &[plug, Reading::Watts(20.0)]);
+            trace.explain(|_| Some("sh has ended (exit status: 1)".to_owned()));
+            let text = watts_text(&trace, 1.0);
+            let total = text.lines().find(|l| l.starts_with("total")).unwrap();
+            assert_eq!(total.ends_with("80.00"), (1..5).contains(&second), "{text}");
+            let gone = "wall/plug: nothing read since 4.0 s: sh has ended (exit status: 1)\n";
+            assert_eq!(text.contains(gone), second >= 7, "{text}");
+        }
+        assert_eq!(erased(0), "", "nothing was drawn yet");
+        let lines = watts_text(&trace, 1.0).lines().count();
+        assert_eq!(erased(lines), format!("\u{1b}[{lines}A\u{1b}[J"));
+    }
+
+    #[test]
+    fn a_line_has_what_was_noticed_since_the_line_before() {
+        let mut trace = Trace::new(Vec::new(), 0.1);
+        trace.keep();
+        for second in 0..3 {
+            trace.take(f64::from(second) * 10.0, f64::from(second) * 10.0, &[]);
+        }
+        let kept = trace.kept();
+        let line = watts_json(&trace, 1.0, 1, Some(kept));
+        assert_eq!(line["events"].as_array().unwrap().len(), 1, "{line}");
+        assert_eq!(line["readings"].as_array().unwrap().len(), 3);
+        assert_eq!(watts_json(&trace, 1.0, trace.noticed, None)["events"], json!([]));
+        assert!(trace.kept().is_empty());
+    }
 }

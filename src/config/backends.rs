@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::attention;
 use super::checked::{Backend, Embedded, EnergyModel, Kind, Price, Waits};
+use super::energy::SetUp;
 use super::env::Around;
 use super::problem::{Problems, shown};
 use super::raw;
@@ -237,6 +238,11 @@ fn price(raw: &raw::Price, at: &str, problems: &mut Problems) -> Option<Option<P
 }
 
 fn energy(raw: &raw::BackendEnergy, place: Option<Place>, at: &str, problems: &mut Problems) -> Option<EnergyModel> {
+    let stated = [("gpu", raw.gpu.is_some()), ("gpus", raw.gpus.is_some()), ("precision", raw.precision.is_some())];
+    if let (None, Some((name, _))) = (&raw.points, stated.iter().find(|(_, stated)| *stated)) {
+        problems.add(format!("{at}.energy.{name}"), "is of measured points: it needs energy.points");
+        return None;
+    }
     let mut pair = |name: &str, values: &[f64]| match values {
         [one] if *one > 0.0 && *one < 1e6 => Some((*one, *one)),
         [low, high] if *low > 0.0 && low <= high && *high < 1e6 => Some((*low, *high)),
@@ -244,7 +250,16 @@ fn energy(raw: &raw::BackendEnergy, place: Option<Place>, at: &str, problems: &m
             .keep(&format!("{at}.energy.{name}"), Err("must be billions of parameters: [8] or [low, high]".to_owned())),
     };
     match (&raw.points, &raw.active, &raw.total) {
-        (Some(id), None, None) => Some(EnergyModel::Points(id.clone())),
+        (Some(id), None, None) => {
+            let count = |n: i64| u32::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| "must be 1 or more".to_owned());
+            let gpus = match raw.gpus {
+                Some(n) => Some(problems.keep(&format!("{at}.energy.gpus"), count(n))?),
+                None => None,
+            };
+            let on = SetUp { gpu: raw.gpu.clone(), gpus, precision: raw.precision.clone() };
+            let any = on == SetUp::default();
+            Some(if any { EnergyModel::Points(id.clone()) } else { EnergyModel::PointsOn(id.clone(), on) })
+        }
         (None, Some(active), total) => {
             let active = pair("active", active);
             let total = total.as_ref().map_or(active, |t| pair("total", t));

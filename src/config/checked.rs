@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::attention::Attention;
 use super::classify::Classify;
-use super::energy::Learn;
+use super::energy::{Learn, SetUp};
 use super::shadow::Shadow;
 use crate::policy::types::{Capabilities, Place};
 
@@ -206,6 +206,8 @@ pub enum EnergyModel {
     Table,
     /// Measured curve of this model id in the shipped points, low/mid/high over batch.
     Points(String),
+    /// The same, of certain set-ups only.
+    PointsOn(String, SetUp),
     /// EcoLogits' formula from active and total parameters in billions (low, high).
     Parameters { active: (f64, f64), total: (f64, f64) },
     /// Not known.

@@ -3,7 +3,7 @@
 use super::checked::{Energy, Wall};
 use super::env::Around;
 use super::problem::{Problems, shown};
-use super::raw;
+use super::{raw, words};
 
 /// Whether estimates follow the gateway's own traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,17 @@ impl Learn {
             Self::Off => "off",
         }
     }
+}
+
+/// Which of the set-ups that a model was measured on; what is none may be any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SetUp {
+    /// Accelerator, such as `H100`.
+    pub gpu: Option<String>,
+    /// How many of them.
+    pub gpus: Option<u32>,
+    /// Weights' precision, such as `bfloat16` or `fp8`.
+    pub precision: Option<String>,
 }
 
 impl Energy {
@@ -79,18 +90,26 @@ pub fn checked(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> O
 
 /// A file relative to the configuration, or a program by its words; whether they can be read is for `wattroute energy`.
 fn wall(raw: &raw::Energy, around: &Around, problems: &mut Problems) -> Option<Wall> {
-    match (raw.wall_file.as_deref(), raw.wall_command.as_deref()) {
+    match (raw.wall_file.as_deref(), &raw.wall_command) {
         (Some(_), Some(_)) => {
             problems.add("energy.wall_command", "stands alone: remove wall_file or this".to_owned());
             None
         }
         (Some(file), None) => Some(Wall::File(around.base.join(file))),
-        (None, Some(command)) if command.trim().is_empty() => {
-            problems.add("energy.wall_command", "is empty: name a program that prints watts".to_owned());
-            None
-        }
-        (None, Some(command)) => Some(Wall::Program(command.split_whitespace().map(str::to_owned).collect())),
+        (None, Some(command)) => problems.keep("energy.wall_command", program(command)).map(Wall::Program),
         (None, None) => None,
+    }
+}
+
+/// A program and its arguments.
+fn program(command: &raw::Words) -> Result<Vec<String>, String> {
+    let words = match command {
+        raw::Words::Line(line) => words::split(line)?,
+        raw::Words::List(words) => words.clone(),
+    };
+    match words.first() {
+        Some(program) if !program.trim().is_empty() => Ok(words),
+        _ => Err("is empty: name a program that prints watts".to_owned()),
     }
 }
 
@@ -109,4 +128,22 @@ pub fn learning(word: Option<&str>, problems: &mut Problems) -> Learn {
 
 fn triple(values: &[f64]) -> Option<[f64; 3]> {
     values.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_a_line_as_in_a_shell_or_a_list_of_words() {
+        let line = |text: &str| program(&raw::Words::Line(text.to_owned()));
+        assert_eq!(line("sh -c 'echo 5; sleep 1'").unwrap(), ["sh", "-c", "echo 5; sleep 1"]);
+        assert_eq!(line("sh -c 'echo").unwrap_err(), "has a ' that is not closed");
+        let list = raw::Words::List(["sh", "-c", "echo 5"].map(str::to_owned).to_vec());
+        assert_eq!(program(&list).unwrap(), ["sh", "-c", "echo 5"]);
+        for empty in [raw::Words::Line(" ".to_owned()), raw::Words::List(vec![]), raw::Words::List(vec![String::new()])]
+        {
+            assert!(program(&empty).unwrap_err().starts_with("is empty"));
+        }
+    }
 }

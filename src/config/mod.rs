@@ -21,6 +21,7 @@ mod source;
 pub mod units;
 mod upstream;
 pub mod watch;
+mod words;
 
 use std::path::{Path, PathBuf};
 

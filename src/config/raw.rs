@@ -132,6 +132,9 @@ pub struct Price {
 #[serde(deny_unknown_fields, default)]
 pub struct BackendEnergy {
     pub points: Option<String>,
+    pub gpu: Option<String>,
+    pub gpus: Option<i64>,
+    pub precision: Option<String>,
     pub active: Option<Vec<f64>>,
     pub total: Option<Vec<f64>>,
     pub region: Option<String>,
@@ -198,6 +201,14 @@ pub struct Shadow {
     pub judge: Option<String>,
 }
 
+/// A command: a line as in a shell, or its words.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Words {
+    Line(String),
+    List(Vec<String>),
+}
+
 /// `[energy]`
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -207,7 +218,7 @@ pub struct Energy {
     pub cpu_tdp_w: Option<f64>,
     pub region: Option<String>,
     pub wall_file: Option<String>,
-    pub wall_command: Option<String>,
+    pub wall_command: Option<Words>,
     pub sysfs: Option<String>,
     pub read_meters: Option<bool>,
 }

@@ -25,6 +25,8 @@ pub enum Shape {
     Size,
     /// List of numbers.
     Numbers,
+    /// A command: a line as in a shell, or a list of its words.
+    Words,
     /// How a model attends: a word or a table, checked by `attention`.
     Attention,
 }
@@ -85,6 +87,9 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("backends.*.price.input", Shape::Float),
     ("backends.*.price.output", Shape::Float),
     ("backends.*.energy.points", Shape::Text),
+    ("backends.*.energy.gpu", Shape::Text),
+    ("backends.*.energy.gpus", Shape::Int),
+    ("backends.*.energy.precision", Shape::Text),
     ("backends.*.energy.active", Shape::Numbers),
     ("backends.*.energy.total", Shape::Numbers),
     ("backends.*.energy.region", Shape::Text),
@@ -117,7 +122,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("energy.wall_file", Shape::Text),
     ("energy.sysfs", Shape::Text),
     ("energy.read_meters", Shape::Bool),
-    ("energy.wall_command", Shape::Text),
+    ("energy.wall_command", Shape::Words),
     ("learning", Shape::Text),
     ("shadow.share", Shape::Float),
     ("shadow.joules_per_hour", Shape::Float),
@@ -179,7 +184,7 @@ fn leaf(value: &Value, shape: Shape, path: &str, problems: &mut Problems) -> Opt
     let from_env = value.origin() == Some(ENVIRONMENT);
     let json = match (&value.kind, shape) {
         (_, Shape::Attention) => Some(attention::as_json(&value.kind)),
-        (ValueKind::String(s), Shape::Text | Shape::Span | Shape::Size) => Some(Json::String(s.clone())),
+        (ValueKind::String(s), Shape::Text | Shape::Span | Shape::Size | Shape::Words) => Some(Json::String(s.clone())),
         (ValueKind::String(s), _) if from_env => from_text(s, shape),
         (ValueKind::Boolean(b), Shape::Bool) => Some(Json::Bool(*b)),
         (ValueKind::I64(i), Shape::Int | Shape::Float) => Some(Json::from(*i)),
@@ -187,6 +192,10 @@ fn leaf(value: &Value, shape: Shape, path: &str, problems: &mut Problems) -> Opt
         (ValueKind::Float(x), Shape::Float) => Number::from_f64(*x).map(Json::Number),
         (ValueKind::Array(items), Shape::Numbers) => {
             items.iter().map(|v| leaf_number(&v.kind)).collect::<Option<Vec<_>>>().map(Json::Array)
+        }
+        (ValueKind::Array(items), Shape::Words) => {
+            let word = |v: &Value| if let ValueKind::String(s) = &v.kind { Some(Json::from(s.as_str())) } else { None };
+            items.iter().map(word).collect::<Option<Vec<_>>>().map(Json::Array)
         }
         _ => None,
     };
@@ -212,7 +221,7 @@ fn from_text(s: &str, shape: Shape) -> Option<Json> {
         Shape::Int => s.trim().parse::<i64>().ok().map(Json::from),
         Shape::Float => number(s),
         Shape::Numbers => s.split(',').map(number).collect::<Option<Vec<_>>>().map(Json::Array),
-        Shape::Text | Shape::Span | Shape::Size | Shape::Attention => Some(Json::String(s.to_owned())),
+        Shape::Text | Shape::Span | Shape::Size | Shape::Words | Shape::Attention => Some(Json::String(s.to_owned())),
     }
 }
 
@@ -225,6 +234,7 @@ fn wanted(shape: Shape) -> &'static str {
         Shape::Span => "a duration in quotes with its unit, such as \"10s\"",
         Shape::Size => "a size, such as \"10MiB\"",
         Shape::Numbers => "a list of numbers, such as [1, 8, 64]",
+        Shape::Words => "a command in quotes, or a list of its words",
     }
 }
 
@@ -296,7 +306,7 @@ mod tests {
             Shape::Bool => Json::Bool(true),
             Shape::Int => Json::from(1),
             Shape::Float => Json::from(1.5),
-            Shape::Text | Shape::Attention => Json::from("x"),
+            Shape::Text | Shape::Words | Shape::Attention => Json::from("x"),
             Shape::Span => Json::from("1s"),
             Shape::Size => Json::from("1KiB"),
             Shape::Numbers => Json::from(vec![1.0, 2.0]),

@@ -11,6 +11,7 @@ use std::fmt::Write;
 use self::points::Curve;
 use super::{Basis, Joules};
 use crate::config::checked::{Energy, EnergyModel};
+use crate::config::energy::SetUp;
 
 /// Watts of a server beside its accelerators (processors, memory, fans), for eight of them: EcoLogits' 1.2 kW.
 const SERVER_W: f64 = 1200.0;
@@ -49,11 +50,12 @@ impl Model {
     /// The model that the configuration states; none where it states none.
     ///
     /// # Errors
-    /// A name without measured points, with a suggestion.
+    /// A name or a set-up without measured points, with a suggestion or the choices.
     pub fn new(stated: &EnergyModel, assumed: &Energy) -> Result<Option<Self>, String> {
         match stated {
             EnergyModel::Table | EnergyModel::Unknown => Ok(None),
-            EnergyModel::Points(id) => Self::measured(id, assumed).map(Some),
+            EnergyModel::Points(id) => Self::measured(id, &SetUp::default(), assumed).map(Some),
+            EnergyModel::PointsOn(id, on) => Self::measured(id, on, assumed).map(Some),
             EnergyModel::Parameters { active, total } => Ok(Some(Self::from_parameters(*active, *total, assumed))),
         }
     }
@@ -73,8 +75,8 @@ impl Model {
         &self.derivation
     }
 
-    fn measured(id: &str, assumed: &Energy) -> Result<Self, String> {
-        let curves = points::curves(id)?;
+    fn measured(id: &str, on: &SetUp, assumed: &Energy) -> Result<Self, String> {
+        let curves = points::curves_on(id, on)?;
         let ends = [0, 1, 2].map(|i| {
             let (batch, pue) = (at(&assumed.batch, i), at(&assumed.pue, i));
             let mut each: Vec<f64> = curves.iter().map(|c| c.with_host(f64::from(batch)) * pue).collect();
@@ -215,6 +217,22 @@ mod tests {
         assert!(j.low < j.mid && j.mid < j.high, "{j:?}");
         assert!(model.derivation().contains("8x H100"), "{}", model.derivation());
         assert_eq!(Model::new(&EnergyModel::Unknown, &ASSUMED).unwrap().map(|_| ()), None);
+    }
+
+    #[test]
+    fn a_named_set_up_gives_its_own_row() {
+        let (id, assumed) = ("Qwen3-235B-A22B-Instruct-2507", Energy { batch: [16; 3], pue: [1.0; 3], ..ASSUMED });
+        let on = SetUp { gpu: Some("h100".to_owned()), gpus: Some(8), precision: Some("bfloat16".to_owned()) };
+        let model = Model::new(&EnergyModel::PointsOn(id.to_owned(), on), &assumed).unwrap().unwrap();
+        let j = model.per_token();
+        // One set-up has one figure: 5.1783 J of its accelerators, and 1.2 kW for the host over its tokens.
+        let curves = points::curves(id).unwrap();
+        let row = curves.iter().find(|c| c.gpu == "H100" && c.gpus == 8.0 && c.precision == "bfloat16").unwrap();
+        assert!((row.at(16.0) - 5.1783).abs() < 1e-6);
+        assert_eq!((j.low, j.mid, j.high), (Some(row.with_host(16.0)), j.low, j.low));
+        assert!(model.derivation().contains("1 set-ups") && model.derivation().contains("8x H100, bfloat16"));
+        let all = Model::new(&EnergyModel::Points(id.to_owned()), &assumed).unwrap().unwrap().per_token();
+        assert!(all.low < all.high, "{all:?}");
     }
 
     #[test]

@@ -11,8 +11,10 @@ pub mod estimate;
 pub mod idle;
 pub mod ledger;
 pub mod meters;
+pub mod recorded;
 pub mod sampler;
 pub mod series;
+pub mod trace;
 
 use serde::{Deserialize, Serialize};
 

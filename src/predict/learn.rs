@@ -139,9 +139,10 @@ impl Estimates {
     }
 }
 
-/// What makes a table another one.
+/// What makes a table another one: anything in it, because every figure of it may be what a factor is of.
 fn fingerprint(table: &Table) -> String {
-    format!("{} | {} | {} | {}", table.model, table.device, table.attention, table.provenance.date)
+    let content = serde_json::to_vec(table).unwrap_or_default();
+    format!("{} | {} | {} | {}", table.model, table.device, table.attention, blake3::hash(&content).to_hex())
 }
 
 /// Factors in force: written beside the request path, read in it. One load each, no lock.
@@ -257,6 +258,10 @@ mod tests {
         let (a, b) = (shipped("smollm2-135m").unwrap(), shipped("qwen3-8b").unwrap());
         let mut estimates = Estimates::of(&a);
         assert!(estimates.fits(&a) && !estimates.fits(&b));
+        // Measured anew on the same day: the same names, another figure.
+        let mut anew = (*a).clone();
+        anew.overall.output_tokens = anew.overall.output_tokens.map(|n| n * 10.0);
+        assert!(!estimates.fits(&anew));
         estimates.output.pop();
         assert!(!estimates.fits(&a));
         let text = serde_json::to_string(&Estimates::of(&a)).unwrap().replace("1.0", "null");

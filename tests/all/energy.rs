@@ -68,3 +68,43 @@ fn cloud_figures_print_how_they_follow() {
         assert!(line["derivation"].as_str().unwrap().contains("PUE"), "{line}");
     }
 }
+
+#[test]
+fn a_plug_program_that_fails_is_told_and_the_other_meters_are_the_total() {
+    let folder = tempfile::tempdir().unwrap();
+    configured(folder.path(), r#"wall_command = "sh -c 'echo no plug on this line >&2; exit 4'""#);
+    let (lines, _) = run(folder.path(), &["energy", "--once", "--every", "0.5", "--sample", "10", "--json"]);
+    let absent = lines[0]["absent"].as_array().unwrap();
+    let wall = absent.iter().find(|a| a["meter"] == "wall").unwrap();
+    assert_eq!(wall["why"], "sh has ended (exit status: 4): no plug on this line");
+    let total = lines[1]["total_watts"].as_f64();
+    assert!(total.is_some_and(|watts| watts > 0.0), "{}", lines[1]);
+}
+
+#[test]
+fn a_plug_program_is_a_line_as_in_a_shell_or_a_list() {
+    for command in [r#""sh -c 'while :; do echo 33.5; sleep 1; done'""#, r#"["sh", "-c", "echo 33.5; exec sleep 60"]"#]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        configured(folder.path(), &format!("wall_command = {command}"));
+        let (lines, code) = run(folder.path(), &["energy", "--once", "--every", "0.5", "--sample", "10", "--json"]);
+        assert_eq!(code, Some(0));
+        let total = lines[1]["total_watts"].as_f64().unwrap();
+        assert!((total - 33.5).abs() < 1e-6, "{command}: {total}");
+    }
+}
+
+#[test]
+fn raw_lines_are_a_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("watts"), "42.5 W\n").unwrap();
+    configured(folder.path(), "wall_file = \"watts\"");
+    let arguments = ["energy", "--for", "0.6", "--every", "0.3", "--sample", "10", "--json", "--raw"];
+    let (lines, _) = run(folder.path(), &arguments);
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let trace = wattroute::energy::recorded::read(text.as_bytes()).unwrap();
+    let (from_s, to_s) = trace.series[0].span().unwrap();
+    let joules = trace.series[0].between(from_s, to_s);
+    // A machine too busy to sample leaves a hole, and then there is no figure.
+    assert!(to_s > from_s && joules.is_none_or(|joules| (joules - 42.5 * (to_s - from_s)).abs() < 1e-6), "{joules:?}");
+}

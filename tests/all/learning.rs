@@ -1,9 +1,11 @@
 //! Learning from traffic: joules, waits and lengths move towards what is seen, within bounds, and outlive a restart.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::answers::json_response;
+use crate::support::answers::{CHUNKED, DONE, chunk, delta, finish, json_response, usage};
 use crate::support::gateway::{Gateway, Plan, local};
 use crate::support::upstream::{Step, Upstream};
 
@@ -65,4 +67,36 @@ async fn lengths_are_learned_kept_over_a_restart_frozen_and_switched_off() {
     ask(&on, 200).await;
     assert_eq!(lengths(&on), [3.0], "far beyond the table: at the bound");
     on.end().await;
+}
+
+/// A server that thinks for a while and then writes ten tokens at once.
+async fn thoughtful(pause: Duration) -> Upstream {
+    let words: String = (0..10).map(|_| delta("word")).collect();
+    let events = words + &finish("stop") + &usage() + DONE;
+    let body = (chunk(&events) + "0\r\n\r\n").into_bytes();
+    let steps =
+        vec![Step::Request, Step::Gap(pause), Step::Send(CHUNKED.as_bytes().to_vec()), Step::Send(body), Step::Again];
+    Upstream::always(steps).await
+}
+
+#[tokio::test]
+async fn waits_for_the_first_token_are_learned_from_streams() {
+    // The table expects a few tokens of prompt to be read within milliseconds.
+    let slow = thoughtful(Duration::from_millis(400)).await;
+    let gateway = plan(&slow.base(), "on", None).start().await;
+    let factor = |gateway: &Gateway| gateway.app().state.load().backends[0].outlook.factors.first();
+    assert!((factor(&gateway) - 1.0).abs() < 1e-12);
+    for _ in 0..4 {
+        assert_eq!(gateway.chat("local/near", true).await.status, 200);
+    }
+    assert!(gateway.app().journal.flush().await);
+    let learned = factor(&gateway);
+    assert!(learned > 1.05 && learned <= 3.0, "{learned}");
+    let folder = gateway.end().await;
+    let kept: Value =
+        serde_json::from_slice(&std::fs::read(folder.path().join("journal.db.learned.json")).unwrap()).unwrap();
+    assert_eq!(kept["backends"]["local/near"]["first"]["n"], 4);
+    let again = plan(&slow.base(), "frozen", Some(folder)).start().await;
+    assert!((factor(&again) - learned).abs() < 1e-12, "in force after a restart");
+    again.end().await;
 }

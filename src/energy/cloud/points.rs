@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use super::{SERVER_GPUS, SERVER_W};
+use crate::config::energy::SetUp;
 use crate::config::problem::did_you_mean;
 
 /// The shipped points; see the README beside the file for source and licence.
@@ -61,6 +62,46 @@ struct Step {
 /// # Errors
 /// A name that was not measured, with the nearest one that was.
 pub fn curves(id: &str) -> Result<Vec<&'static Curve>, String> {
+    all(id).map(best)
+}
+
+/// The same, of certain set-ups only.
+///
+/// # Errors
+/// Also a set-up that was not measured, with those that were.
+pub fn curves_on(id: &str, on: &SetUp) -> Result<Vec<&'static Curve>, String> {
+    let measured = all(id)?;
+    let fits = |c: &&&Curve| {
+        on.gpu.as_ref().is_none_or(|gpu| gpu.eq_ignore_ascii_case(&c.gpu))
+            && on.gpus.is_none_or(|n| c.gpus.total_cmp(&f64::from(n)).is_eq())
+            && on.precision.as_ref().is_none_or(|p| p.eq_ignore_ascii_case(&c.precision))
+    };
+    let found: Vec<&Curve> = measured.iter().filter(fits).copied().collect();
+    if !found.is_empty() {
+        return Ok(best(found));
+    }
+    let near = |written: &Option<String>, known: fn(&Curve) -> &str| {
+        let names: Vec<&str> = measured.iter().map(|c| known(c)).collect();
+        let written = written.as_ref().filter(|w| !names.iter().any(|k| k.eq_ignore_ascii_case(w)))?;
+        let lower: Vec<String> = names.iter().map(|name| name.to_lowercase()).collect();
+        let near = did_you_mean(written, lower.iter().map(String::as_str))?;
+        names.into_iter().find(|name| name.eq_ignore_ascii_case(near))
+    };
+    let near = near(&on.gpu, |c| &c.gpu).or_else(|| near(&on.precision, |c| &c.precision));
+    let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+    let mut there: Vec<String> = measured.iter().map(|c| format!("{}x {} {}", c.gpus, c.gpu, c.precision)).collect();
+    there.sort();
+    there.dedup();
+    Err(format!("was not measured on such a set-up, but on {}{near}", there.join(", ")))
+}
+
+/// Chat where it was measured, else whatever was.
+fn best(found: Vec<&'static Curve>) -> Vec<&'static Curve> {
+    let chat: Vec<&Curve> = found.iter().copied().filter(|c| c.task == "lm-arena-chat").collect();
+    if chat.is_empty() { found } else { chat }
+}
+
+fn all(id: &str) -> Result<Vec<&'static Curve>, String> {
     let wanted = plain(id);
     let found: Vec<&Curve> =
         CURVES.iter().filter(|(name, _)| plain(name) == wanted).flat_map(|(_, curves)| curves).collect();
@@ -69,8 +110,7 @@ pub fn curves(id: &str) -> Result<Vec<&'static Curve>, String> {
         let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
         return Err(format!("no measured points of that model{near}"));
     }
-    let chat: Vec<&Curve> = found.iter().copied().filter(|c| c.task == "lm-arena-chat").collect();
-    Ok(if chat.is_empty() { found } else { chat })
+    Ok(found)
 }
 
 /// Names of the measured models.
@@ -184,6 +224,18 @@ mod tests {
         assert!((c.at(1.0) - 7.2926).abs() < 1e-6);
         assert!((c.at(100_000.0) - 1.0927).abs() < 1e-6);
         assert!(c.with_host(16.0) > c.at(16.0));
+    }
+
+    #[test]
+    fn a_set_up_that_was_not_measured_gets_the_choices() {
+        let id = "qwen3-235b-a22b-instruct-2507";
+        let on = |gpu: &str, gpus: Option<u32>| SetUp { gpu: Some(gpu.to_owned()), gpus, precision: None };
+        let found = curves_on(id, &on("h100", Some(8))).unwrap();
+        assert!(!found.is_empty() && found.iter().all(|c| c.gpu == "H100" && c.gpus == 8.0));
+        let e = curves_on(id, &on("H10O", None)).unwrap_err();
+        assert!(e.contains("8x H100 bfloat16") && e.ends_with("did you mean `H100`?"), "{e}");
+        let e = curves_on(id, &on("H100", Some(3))).unwrap_err();
+        assert!(e.starts_with("was not measured on such a set-up, but on ") && !e.contains("did you mean"), "{e}");
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! GPUs and sockets that report through hardware monitors: AMD GPUs (power), Intel GPUs (energy), AMD sockets (energy).
+//!
+//! Invariant: one source per part. Sockets that RAPL counts too are shown and not added, and the power of an AMD GPU that sits
+//! in a processor's package is the package's.
 
 use std::path::{Path, PathBuf};
 
 use crate::energy::Basis;
+use crate::energy::meters::figure::Figure;
 use crate::energy::meters::{Absent, Meter, Part, Rail, Reading, entries, number, word};
 
 /// Drivers whose figures are about a GPU.
@@ -22,8 +26,8 @@ pub struct Hwmon {
 }
 
 enum Source {
-    Energy(PathBuf, Counter),
-    Power(PathBuf),
+    Energy(Figure, Counter),
+    Power(Figure),
 }
 
 /// A counter that may start at 0 again when its driver is loaded anew.
@@ -43,23 +47,35 @@ impl Counter {
 }
 
 impl Hwmon {
-    /// Opens the monitors under `folder`.
+    /// Opens the monitors under `folder`. `packages` says that another meter counts the processor's packages.
     ///
     /// # Errors
     /// Says which drivers were there if none reports energy or power of a GPU or socket.
-    pub fn open(folder: &Path) -> Result<Self, Absent> {
+    pub fn open(folder: &Path, packages: bool) -> Result<Self, Absent> {
         let mut meter = Self { rails: Vec::new(), sources: Vec::new() };
-        let mut drivers = Vec::new();
-        for monitor in entries(folder) {
-            let Some(driver) = word(&monitor.join("name")) else { continue };
-            let id = monitor.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            if GPUS.contains(&driver.as_str()) {
-                meter.gpu(&monitor, &driver, &id);
-            } else if SOCKETS.contains(&driver.as_str()) {
-                meter.sockets(&monitor, &driver);
+        let monitors: Vec<(PathBuf, String)> = entries(folder)
+            .into_iter()
+            .filter_map(|monitor| Some((monitor.clone(), word(&monitor.join("name"))?)))
+            .collect();
+        // Sockets first: whether something counts the packages decides what a GPU within one is.
+        let mut counted = packages;
+        for driver in SOCKETS {
+            let part = if counted { Part::Inner } else { Part::Package };
+            for (monitor, _) in monitors.iter().filter(|(_, name)| name == driver) {
+                meter.sockets(monitor, driver, part);
             }
-            drivers.push(driver);
+            counted |= meter.rails.iter().any(|rail| rail.part == Part::Package);
         }
+        for (monitor, driver) in monitors.iter().filter(|(_, name)| GPUS.contains(&name.as_str())) {
+            let id = monitor.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let part = match is_apu(monitor, driver) {
+                true if counted => Part::Inner,
+                true => Part::Package,
+                false => Part::Gpu,
+            };
+            meter.gpu(monitor, driver, &id, part);
+        }
+        let drivers: Vec<String> = monitors.into_iter().map(|(_, driver)| driver).collect();
         if meter.sources.is_empty() {
             let seen = if drivers.is_empty() { "none".to_owned() } else { drivers.join(", ") };
             let why = format!("no GPU or socket with energy or power under {} (drivers: {seen})", folder.display());
@@ -69,21 +85,21 @@ impl Hwmon {
     }
 
     /// A counter is preferred to power; AMD calls its power `average` on some parts and `input` on others.
-    fn gpu(&mut self, monitor: &Path, driver: &str, id: &str) {
+    fn gpu(&mut self, monitor: &Path, driver: &str, id: &str, part: Part) {
         let name = format!("{driver}/{id}");
         let cap_w = ["power1_cap", "power1_max"].iter().find_map(|f| number(&monitor.join(f))).map(|uw| uw * MICRO);
         let counter = monitor.join("energy1_input");
         if number(&counter).is_some() {
-            self.push(name, driver, Part::Gpu, cap_w, Source::Energy(counter, Counter::default()));
+            self.push(name, driver, part, cap_w, Source::Energy(Figure::of(counter), Counter::default()));
             return;
         }
         let power = ["power1_average", "power1_input"].map(|f| monitor.join(f));
         if let Some(file) = power.into_iter().find(|f| number(f).is_some()) {
-            self.push(name, driver, Part::Gpu, cap_w, Source::Power(file));
+            self.push(name, driver, part, cap_w, Source::Power(Figure::of(file)));
         }
     }
 
-    fn sockets(&mut self, monitor: &Path, driver: &str) {
+    fn sockets(&mut self, monitor: &Path, driver: &str, part: Part) {
         for file in entries(monitor) {
             let Some(stem) = file.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix("_label")) else {
                 continue;
@@ -92,8 +108,8 @@ impl Hwmon {
             let counter = monitor.join(format!("{stem}_input"));
             if number(&counter).is_some() {
                 let name = format!("{driver}/{label}");
-                let source = Source::Energy(counter, Counter::default());
-                self.push(name, driver, Part::Package, None, source);
+                let source = Source::Energy(Figure::of(counter), Counter::default());
+                self.push(name, driver, part, None, source);
             }
         }
     }
@@ -116,12 +132,18 @@ impl Meter for Hwmon {
     fn read(&mut self, out: &mut Vec<Reading>) {
         out.clear();
         out.extend(self.sources.iter_mut().map(|source| match source {
-            Source::Power(file) => number(file).map_or(Reading::Missing, |uw| Reading::Watts(uw * MICRO)),
+            Source::Power(file) => file.number().map_or(Reading::Missing, |uw| Reading::Watts(uw * MICRO)),
             Source::Energy(file, counter) => {
-                number(file).map_or(Reading::Missing, |uj| Reading::Joules(counter.advance(uj)))
+                file.number().map_or(Reading::Missing, |uj| Reading::Joules(counter.advance(uj)))
             }
         }));
     }
+}
+
+/// Whether an AMD GPU shares its package with the processor: then its power is the whole package's. The driver gives the
+/// north bridge's voltage of such parts only.
+fn is_apu(monitor: &Path, driver: &str) -> bool {
+    driver == "amdgpu" && word(&monitor.join("in1_label")).is_some_and(|label| label == "vddnb")
 }
 
 #[cfg(test)]
@@ -146,40 +168,62 @@ mod tests {
                 ("energy2_input", "77"),
             ],
         );
-        let mut meter = Hwmon::open(root.path()).unwrap();
+        let mut meter = Hwmon::open(root.path(), false).unwrap();
         let rails: Vec<_> = meter.rails().iter().map(|r| (r.name.as_str(), r.part, r.basis)).collect();
         assert_eq!(
             rails,
             [
+                ("amd_energy/Esocket0", Part::Package, Basis::Counter),
                 ("amdgpu/hwmon1", Part::Gpu, Basis::Power),
                 ("xe/hwmon2", Part::Gpu, Basis::Counter),
-                ("amd_energy/Esocket0", Part::Package, Basis::Counter),
             ]
         );
-        assert_eq!(meter.rails()[0].cap_w, Some(200.0));
+        assert_eq!(meter.rails()[1].cap_w, Some(200.0));
         let mut out = Vec::new();
         meter.read(&mut out);
-        assert_eq!(out, [Reading::Watts(35.0), Reading::Joules(0.0), Reading::Joules(0.0)]);
+        assert_eq!(out, [Reading::Joules(0.0), Reading::Watts(35.0), Reading::Joules(0.0)]);
         std::fs::write(intel.join("energy1_input"), "8000000").unwrap();
         meter.read(&mut out);
-        assert_eq!(out[1], Reading::Joules(3.0));
+        assert_eq!(out[2], Reading::Joules(3.0));
         // The driver was loaded anew: nothing is taken back, and counting goes on from there.
         std::fs::write(intel.join("energy1_input"), "1000000").unwrap();
         meter.read(&mut out);
-        assert_eq!(out[1], Reading::Joules(3.0));
+        assert_eq!(out[2], Reading::Joules(3.0));
         std::fs::write(intel.join("energy1_input"), "2000000").unwrap();
         meter.read(&mut out);
-        assert_eq!(out[1], Reading::Joules(4.0));
+        assert_eq!(out[2], Reading::Joules(4.0));
         std::fs::remove_file(intel.join("energy1_input")).unwrap();
         meter.read(&mut out);
-        assert_eq!(out[1], Reading::Missing);
+        assert_eq!(out[2], Reading::Missing);
+    }
+
+    #[test]
+    fn a_package_has_one_source_whoever_else_reports_it() {
+        let socket = [("name", "zenergy"), ("energy1_label", "Esocket0"), ("energy1_input", "77")];
+        let apu = [("name", "amdgpu"), ("in1_label", "vddnb"), ("power1_average", "15000000")];
+        let card = [("name", "amdgpu"), ("power1_average", "35000000")];
+        let parts = |devices: &[&[(&str, &str)]], packages: bool| -> Vec<Part> {
+            let root = tempfile::tempdir().unwrap();
+            for (i, files) in devices.iter().enumerate() {
+                device(root.path(), &format!("hwmon{i}"), files);
+            }
+            Hwmon::open(root.path(), packages).unwrap().rails().iter().map(|rail| rail.part).collect()
+        };
+        assert_eq!(parts(&[&socket], false), [Part::Package]);
+        assert_eq!(parts(&[&socket], true), [Part::Inner]);
+        assert_eq!(parts(&[&apu], false), [Part::Package]);
+        assert_eq!(parts(&[&apu], true), [Part::Inner]);
+        assert_eq!(parts(&[&apu, &socket], false), [Part::Package, Part::Inner]);
+        assert_eq!(parts(&[&apu, &card, &socket], true), [Part::Inner, Part::Inner, Part::Gpu]);
+        let both = [("name", "amd_energy"), ("energy1_label", "Esocket0"), ("energy1_input", "5")];
+        assert_eq!(parts(&[&both, &socket], false), [Part::Package, Part::Inner], "two drivers of one socket");
     }
 
     #[test]
     fn a_machine_without_them_says_what_it_has() {
         let root = tempfile::tempdir().unwrap();
         device(root.path(), "hwmon0", &[("name", "coretemp")]);
-        let absent = Hwmon::open(root.path()).err().unwrap();
+        let absent = Hwmon::open(root.path(), false).err().unwrap();
         assert!(absent.why.ends_with("(drivers: coretemp)"), "{absent:?}");
     }
 }

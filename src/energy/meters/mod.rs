@@ -4,6 +4,7 @@
 //! never 0. Every meter takes the folder or command it reads as an argument, so that tests give it recorded ones.
 
 pub mod battery;
+pub mod figure;
 pub mod hwmon;
 pub mod nvml;
 pub mod piped;
@@ -14,12 +15,12 @@ pub mod wall;
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::energy::Basis;
 
 /// What a rail feeds. Parts add up; a whole contains them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
     /// One GPU with its memory.
@@ -37,7 +38,7 @@ pub enum Part {
 }
 
 /// One source of joules.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rail {
     /// Unique name, `meter/rail`, such as `rapl/package-0`.
     pub name: String,
@@ -56,7 +57,8 @@ pub struct Rail {
 }
 
 /// What a rail said.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Reading {
     /// A counter in joules that never falls: the meter has taken wraparounds out.
     Joules(f64),
@@ -72,6 +74,10 @@ pub trait Meter: Send {
     fn rails(&self) -> &[Rail];
     /// Reads every rail; `out` is cleared and gets as many readings as there are rails.
     fn read(&mut self, out: &mut Vec<Reading>);
+    /// Why nothing can be read at the moment, where the meter knows more than that.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A source that is not there.
@@ -151,8 +157,11 @@ pub fn discover(places: &Places) -> Found {
         found.add(wall::Wall::open(source));
     }
     found.add(nvml::Nvml::open());
-    found.add(rapl::Rapl::open(&places.powercap));
-    found.add(hwmon::Hwmon::open(&places.hwmon));
+    let rapl = rapl::Rapl::open(&places.powercap);
+    let packages = rapl.as_ref().is_ok_and(|rapl| rapl.rails().iter().any(|rail| rail.part == Part::Package));
+    found.absent.extend(rapl.as_ref().ok().and_then(|rapl| rapl.refused().cloned()));
+    found.add(rapl);
+    found.add(hwmon::Hwmon::open(&places.hwmon, packages));
     found.add(battery::Battery::open(&places.supplies));
     #[cfg(target_os = "macos")]
     found.add(piped::macmon());
@@ -266,6 +275,29 @@ mod tests {
         ] {
             assert_eq!(total_of(&rails), want, "{rails:?}");
         }
+    }
+
+    #[test]
+    fn a_package_that_two_drivers_report_is_in_the_total_once() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let zone = [("name", "package-0"), ("energy_uj", "5"), ("max_energy_range_uj", "1000")];
+        sysfs::device(&at("powercap"), "intel-rapl:0", &zone);
+        let socket = [("name", "zenergy"), ("energy1_label", "Esocket0"), ("energy1_input", "77")];
+        sysfs::device(&at("hwmon"), "hwmon0", &socket);
+        let apu = [("name", "amdgpu"), ("in1_label", "vddnb"), ("power1_average", "15000000")];
+        sysfs::device(&at("hwmon"), "hwmon1", &apu);
+        let places =
+            Places { powercap: at("powercap"), hwmon: at("hwmon"), supplies: at("none"), proc: at("none"), wall: None };
+        let total = |places: &Places| -> Vec<String> {
+            // A GPU of this machine's own is none of these.
+            let rails: Vec<Rail> =
+                discover(places).rails().into_iter().filter(|r| !r.name.starts_with("nvml")).collect();
+            total_of(&rails).into_iter().map(|i| rails[i].name.clone()).collect()
+        };
+        assert_eq!(total(&places), ["rapl/package-0"]);
+        let without = Places { powercap: at("none"), ..places };
+        assert_eq!(total(&without), ["zenergy/Esocket0"]);
     }
 
     #[test]

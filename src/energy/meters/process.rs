@@ -4,18 +4,22 @@
 //! what the machine would draw if only this process ran on it. Never a measurement; the same assumptions as
 //! [`processor`](crate::energy::meters::processor).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::clock::{self, Instant};
 use crate::energy::Basis;
 use crate::energy::estimate::{self, TICKS_PER_S};
-use crate::energy::meters::processor::Processor;
+use crate::energy::meters::figure::Figure;
+use crate::energy::meters::processor::{idle_w, uncertainty};
 use crate::energy::meters::{Absent, Meter, Part, Rail, Reading};
+
+/// Room for the whole line.
+const LINE: usize = 1024;
 
 /// Processor time of this process, as energy.
 pub struct Process {
     rails: [Rail; 1],
-    stat: PathBuf,
+    stat: Figure,
     busy_w: f64,
     idle_w: f64,
     logical: f64,
@@ -30,19 +34,17 @@ impl Process {
     /// There is none: this is not Linux.
     pub fn open(proc: &Path) -> Result<Self, Absent> {
         let stat = proc.join("self/stat");
-        let cpu_s = seconds(&stat).ok_or_else(|| Absent {
-            meter: "process",
-            why: format!("{}: no processor time in it", stat.display()),
-            fix: None,
-        })?;
+        let why = format!("{}: no processor time in it", stat.display());
+        let mut stat = Figure::of(stat);
+        let cpu_s = seconds(&mut stat).ok_or(Absent { meter: "process", why, fix: None })?;
         let processor = estimate::processor();
-        let [low, mid, high] = processor.busy_w;
+        let [_, mid, _] = processor.busy_w;
         let rail = Rail {
             name: "processor/process".to_owned(),
             device: format!("{}: {}; this process alone, the rest at rest", processor.name, processor.why),
             part: Part::Package,
             basis: Basis::Utilisation,
-            uncertainty: Some((high - low) / (2.0 * mid)),
+            uncertainty: Some(uncertainty(processor.busy_w)),
             renewed_s: 1.0 / TICKS_PER_S,
             cap_w: processor.tdp_w,
         };
@@ -51,7 +53,7 @@ impl Process {
             rails: [rail],
             stat,
             busy_w: mid,
-            idle_w: mid * Processor::idle_share()[1],
+            idle_w: idle_w(processor.busy_w),
             logical: f64::from(u32::try_from(logical).unwrap_or(u32::MAX)),
             last: (clock::now(), cpu_s),
             joules: 0.0,
@@ -66,7 +68,7 @@ impl Meter for Process {
 
     fn read(&mut self, out: &mut Vec<Reading>) {
         out.clear();
-        let Some(cpu_s) = seconds(&self.stat) else {
+        let Some(cpu_s) = seconds(&mut self.stat) else {
             out.push(Reading::Missing);
             return;
         };
@@ -80,8 +82,8 @@ impl Meter for Process {
     }
 }
 
-fn seconds(stat: &Path) -> Option<f64> {
-    estimate::cpu_seconds_of(&std::fs::read_to_string(stat).ok()?)
+fn seconds(stat: &mut Figure) -> Option<f64> {
+    estimate::cpu_seconds_of(stat.text(&mut [0; LINE])?)
 }
 
 #[cfg(test)]

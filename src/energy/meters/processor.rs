@@ -3,21 +3,24 @@
 //! The busy figure is [`estimate`](crate::energy::estimate)'s (TDP by name, or today's spread). An idle logical processor
 //! is taken to draw 5 to 25 % of a busy one, with its share of the package's uncore: an assumption that is stated.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::energy::Basis;
 use crate::energy::estimate::{self, TICKS_PER_S};
+use crate::energy::meters::figure::Figure;
 use crate::energy::meters::{Absent, Meter, Part, Rail, Reading};
 
 /// Idle watts over busy watts: low, mid, high.
 const IDLE_SHARE: [f64; 3] = [0.05, 0.12, 0.25];
+/// Room for the line over all processors.
+const LINE: usize = 512;
 /// The process table counts in ticks.
 const RENEWED_S: f64 = 1.0 / TICKS_PER_S;
 
 /// Processor time of the whole machine, as energy.
 pub struct Processor {
     rails: [Rail; 1],
-    stat: PathBuf,
+    stat: Figure,
     busy_w: f64,
     idle_w: f64,
     last: Ticks,
@@ -38,29 +41,36 @@ impl Processor {
     /// There is none: this is not Linux.
     pub fn open(proc: &Path) -> Result<Self, Absent> {
         let stat = proc.join("stat");
-        let last = std::fs::read_to_string(&stat).ok().and_then(|text| ticks(&text)).ok_or_else(|| Absent {
-            meter: "processor",
-            why: format!("{}: no processor times in it", stat.display()),
-            fix: None,
-        })?;
+        let why = format!("{}: no processor times in it", stat.display());
+        let mut stat = Figure::of(stat);
+        let last = read(&mut stat).ok_or(Absent { meter: "processor", why, fix: None })?;
         let processor = estimate::processor();
-        let [low, mid, high] = processor.busy_w;
+        let [_, mid, _] = processor.busy_w;
         let rail = Rail {
             name: "processor/time".to_owned(),
             device: format!("{}: {}", processor.name, processor.why),
             part: Part::Package,
             basis: Basis::Utilisation,
-            uncertainty: Some((high - low) / (2.0 * mid)),
+            uncertainty: Some(uncertainty(processor.busy_w)),
             renewed_s: RENEWED_S,
             cap_w: processor.tdp_w,
         };
-        Ok(Self { rails: [rail], stat, busy_w: mid, idle_w: mid * IDLE_SHARE[1], last, joules: 0.0 })
+        Ok(Self { rails: [rail], stat, busy_w: mid, idle_w: idle_w(processor.busy_w), last, joules: 0.0 })
     }
+}
 
-    /// Relative range of the idle figure, for people.
-    pub fn idle_share() -> [f64; 3] {
-        IDLE_SHARE
-    }
+/// Watts of an idle logical processor, the middle figure.
+pub fn idle_w(busy_w: [f64; 3]) -> f64 {
+    let ([_, busy, _], [_, share, _]) = (busy_w, IDLE_SHARE);
+    busy * share
+}
+
+/// Relative uncertainty of joules over any mix of busy and idle time: the wider of the two ranges, as half of it over its middle.
+/// An idle processor is known far worse than a busy one.
+pub fn uncertainty(busy_w: [f64; 3]) -> f64 {
+    let half = |[low, mid, high]: [f64; 3]| (high - low) / (2.0 * mid);
+    let ([low, mid, high], [least, middle, most]) = (busy_w, IDLE_SHARE);
+    half(busy_w).max(half([low * least, mid * middle, high * most]))
 }
 
 impl Meter for Processor {
@@ -70,7 +80,7 @@ impl Meter for Processor {
 
     fn read(&mut self, out: &mut Vec<Reading>) {
         out.clear();
-        let Some(now) = std::fs::read_to_string(&self.stat).ok().and_then(|text| ticks(&text)) else {
+        let Some(now) = read(&mut self.stat) else {
             out.push(Reading::Missing);
             return;
         };
@@ -81,6 +91,10 @@ impl Meter for Processor {
         self.joules += busy * self.busy_w + idle * self.idle_w;
         out.push(Reading::Joules(self.joules));
     }
+}
+
+fn read(stat: &mut Figure) -> Option<Ticks> {
+    ticks(stat.text(&mut [0; LINE])?)
 }
 
 /// The line over all processors: user, nice, system, idle, iowait, irq, softirq, steal. Stolen time is another guest's.
@@ -94,6 +108,17 @@ fn ticks(stat: &str) -> Option<Ticks> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_stated_range_covers_busy_and_idle_time() {
+        let busy_w = [1.9, 3.5, 6.3];
+        let stated = uncertainty(busy_w);
+        for (low, mid, high) in [(1.9, 3.5, 6.3), (1.9 * 0.05, 3.5 * 0.12, 6.3 * 0.25)] {
+            assert!((high - low) / (2.0 * mid) <= stated + 1e-12, "{mid}: {stated}");
+        }
+        // Idle is the worse known of the two: between 0.095 and 1.575 W around 0.42 W.
+        assert!((stated - 1.7619).abs() < 1e-3, "{stated}");
+    }
 
     #[test]
     fn busy_and_idle_time_cost_and_stolen_time_does_not() {

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::energy::Basis;
+use crate::energy::meters::figure::Figure;
 use crate::energy::meters::{Absent, Meter, Part, Rail, Reading, entries, number, word};
 
 /// The counters are renewed about every millisecond.
@@ -16,10 +17,11 @@ const JOULES_PER_MICROJOULE: f64 = 1e-6;
 pub struct Rapl {
     rails: Vec<Rail>,
     zones: Vec<Zone>,
+    refused: Option<Absent>,
 }
 
 struct Zone {
-    counter: PathBuf,
+    counter: Figure,
     range_uj: f64,
     last_uj: Option<f64>,
     joules: f64,
@@ -31,9 +33,17 @@ impl Rapl {
     /// # Errors
     /// Says whether there is no zone at all or which file may not be read and how to allow it.
     pub fn open(folder: &Path) -> Result<Self, Absent> {
-        let absent = |why: String, fix: Option<String>| Absent { meter: "rapl", why, fix };
-        let mut meter = Self { rails: Vec::new(), zones: Vec::new() };
-        let mut refused = None;
+        Self::open_by(folder, |counter| std::fs::read_to_string(counter).map(drop))
+    }
+
+    /// Zones that may not be read where others may.
+    pub fn refused(&self) -> Option<&Absent> {
+        self.refused.as_ref()
+    }
+
+    fn open_by(folder: &Path, probe: impl Fn(&Path) -> std::io::Result<()>) -> Result<Self, Absent> {
+        let mut meter = Self { rails: Vec::new(), zones: Vec::new(), refused: None };
+        let mut refused = Vec::new();
         // A control type's own folder has no counter; the memory-mapped twin of a package would count it twice.
         for zone in entries(folder) {
             let id = zone.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -41,25 +51,22 @@ impl Rapl {
                 continue;
             }
             let counter = zone.join("energy_uj");
-            match std::fs::read_to_string(&counter) {
-                Ok(_) => meter.add(&zone, &id, counter),
-                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => refused = Some(counter),
+            match probe(&counter) {
+                Ok(()) => meter.add(&zone, &id, counter),
+                Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => refused.push(counter),
                 Err(_) => {}
             }
         }
+        let refused = refusal(&refused, folder);
         if !meter.zones.is_empty() {
+            meter.refused = refused;
             return Ok(meter);
         }
-        Err(match refused {
-            Some(file) => absent(
-                format!("{}: only root may read it", file.display()),
-                Some(format!(
-                    "sudo chmod a+r {}/*/energy_uj (until the next boot; a udev rule keeps it)",
-                    folder.display()
-                )),
-            ),
-            None => absent(format!("no zone under {} (usual in a virtual machine)", folder.display()), None),
-        })
+        Err(refused.unwrap_or_else(|| Absent {
+            meter: "rapl",
+            why: format!("no zone under {} (usual in a virtual machine)", folder.display()),
+            fix: None,
+        }))
     }
 
     fn add(&mut self, zone: &Path, id: &str, counter: PathBuf) {
@@ -86,7 +93,7 @@ impl Rapl {
             cap_w: number(&zone.join("constraint_0_power_limit_uw")).map(|uw| uw * 1e-6),
         });
         let range_uj = number(&zone.join("max_energy_range_uj")).unwrap_or(0.0);
-        self.zones.push(Zone { counter, range_uj, last_uj: None, joules: 0.0 });
+        self.zones.push(Zone { counter: Figure::of(counter), range_uj, last_uj: None, joules: 0.0 });
     }
 }
 
@@ -97,11 +104,28 @@ impl Meter for Rapl {
 
     fn read(&mut self, out: &mut Vec<Reading>) {
         out.clear();
-        out.extend(self.zones.iter_mut().map(|zone| match number(&zone.counter) {
+        out.extend(self.zones.iter_mut().map(|zone| match zone.counter.number() {
             Some(now) => Reading::Joules(zone.advance(now)),
             None => Reading::Missing,
         }));
     }
+}
+
+/// What to say of counters that this user may not read; none where there are none.
+fn refusal(counters: &[PathBuf], folder: &Path) -> Option<Absent> {
+    let first = counters.first()?;
+    let others = match counters.len() {
+        1 => String::new(),
+        n => format!(" (and {} more)", n - 1),
+    };
+    Some(Absent {
+        meter: "rapl",
+        why: format!("{}: only root may read it{others}", first.display()),
+        fix: Some(format!(
+            "sudo chmod a+r {}/*/energy_uj (until the next boot; a udev rule keeps it)",
+            folder.display()
+        )),
+    })
 }
 
 impl Zone {
@@ -183,24 +207,30 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_may_not_be_read_is_named_with_what_allows_it() {
-        use std::os::unix::fs::PermissionsExt as _;
+    fn what_only_root_may_read_is_named_with_what_allows_it() {
+        let folder = Path::new("/sys/class/powercap");
+        assert_eq!(refusal(&[], folder), None);
+        let zone = |id: &str| folder.join(id).join("energy_uj");
+        let one = refusal(&[zone("intel-rapl:0")], folder).unwrap();
+        assert_eq!(one.why, "/sys/class/powercap/intel-rapl:0/energy_uj: only root may read it");
+        assert!(one.fix.unwrap().starts_with("sudo chmod a+r /sys/class/powercap/*/energy_uj "));
+        let two = refusal(&[zone("intel-rapl:0"), zone("intel-rapl:1")], folder).unwrap();
+        assert!(two.why.ends_with("only root may read it (and 1 more)"), "{two:?}");
+    }
+
+    #[test]
+    fn a_refused_zone_is_said_beside_the_readable_ones_too() {
         let root = tree();
-        for id in entries(root.path()) {
-            let file = id.join("energy_uj");
-            if file.exists() {
-                std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o000)).unwrap();
-            }
-        }
-        // Root reads everything; then there is nothing to be refused.
-        match Rapl::open(root.path()) {
-            Err(absent) => {
-                assert!(absent.why.contains("energy_uj: only root may read it"), "{absent:?}");
-                assert!(absent.fix.unwrap().starts_with("sudo chmod a+r "));
-            }
-            Ok(meter) => assert_eq!(meter.rails().len(), 6),
-        }
-        let none = Rapl::open(&root.path().join("missing")).err().unwrap();
-        assert!(none.why.starts_with("no zone under "), "{none:?}");
+        let denied = || Err(std::io::Error::from(std::io::ErrorKind::PermissionDenied));
+        let some =
+            Rapl::open_by(root.path(), |file| if file.ends_with("intel-rapl:1/energy_uj") { denied() } else { Ok(()) });
+        let some = some.unwrap();
+        assert_eq!(some.rails().len(), 5);
+        assert!(some.refused().unwrap().why.contains("intel-rapl:1/energy_uj: only root may read it"));
+        let none = Rapl::open_by(root.path(), |_| denied()).err().unwrap();
+        assert!(none.why.ends_with("only root may read it (and 5 more)"), "{none:?}");
+        assert!(Rapl::open(root.path()).unwrap().refused().is_none());
+        let nothing = Rapl::open(&root.path().join("missing")).err().unwrap();
+        assert!(nothing.why.starts_with("no zone under "), "{nothing:?}");
     }
 }
