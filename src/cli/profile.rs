@@ -160,6 +160,7 @@ impl Job {
             streams: args.streams.clone(),
             repeats: args.repeats,
             warm_up: args.warm_up,
+            settle: args.settle,
             joules: args.budget_joules,
             time: args.budget_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
         };

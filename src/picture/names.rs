@@ -7,7 +7,7 @@ pub fn name_point(scene: &mut Scene, (px, py): (f64, f64), text: String, taken: 
     #[expect(clippy::cast_precision_loss, reason = "letters of a name")]
     let wide = 7.0 * text.chars().count() as f64;
     let room = scene.width;
-    let places = [-9.0, 20.0, -26.0, 37.0].into_iter().flat_map(|dy| [(11.0, dy), (-11.0, dy)]);
+    let places = [-9.0, 20.0, -26.0, 37.0, -43.0, 54.0, -60.0].into_iter().flat_map(|dy| [(11.0, dy), (-11.0, dy)]);
     let boxed = |(dx, dy): (f64, f64)| {
         let left = if dx > 0.0 { px + dx } else { px + dx - wide };
         [left, py + dy - 12.0, left + wide, py + dy + 3.0]

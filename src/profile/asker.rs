@@ -1,7 +1,7 @@
 //! Asks a backend one question through the gateway's own `backend::ask`, and sorts what can go wrong.
 //!
 //! Greedy and streaming, with usage and log-probabilities asked for. A server that refuses one of these fields is asked
-//! with fewer, and the form that it takes is kept.
+//! with fewer, one that does not stream is asked for its answer in one piece, and the form that it takes is kept.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,7 +21,12 @@ use crate::fault::{Fault, Kind};
 use crate::policy::types::{CloudPermit, Place};
 
 /// Forms of a request, from all we would like to what any server takes.
-const FORMS: usize = 3;
+const FORMS: usize = 4;
+/// The last form: no stream, the fields that servers have always known.
+const WHOLE: usize = FORMS - 1;
+
+/// Why an answer is not taken that is no stream.
+const NO_STREAM: &str = "the backend did not answer with a stream";
 
 /// A backend that is asked again and again.
 pub struct Asker {
@@ -40,6 +45,8 @@ pub struct Asked {
     pub heard: Heard,
     /// Why it is not whole.
     pub trouble: Option<Trouble>,
+    /// What came was no stream, though one was asked for.
+    unstreamed: bool,
 }
 
 /// What can go wrong with a question.
@@ -91,6 +98,9 @@ impl Asker {
             if !matches!(asked.trouble, Some(Trouble::Refused(_))) {
                 break;
             }
+            if asked.unstreamed && fewer < WHOLE {
+                continue;
+            }
             let again = self.once(text, max_tokens, fewer).await;
             if again.trouble.is_none() {
                 self.form.store(fewer, Ordering::Relaxed);
@@ -103,7 +113,9 @@ impl Asker {
     async fn once(&self, text: &str, max_tokens: u32, form: usize) -> Asked {
         let began = clock::now();
         let (heard, trouble) = self.attempt(text, max_tokens, form, began).await;
-        Asked { began, ended: clock::now(), heard, trouble }
+        let unstreamed = matches!(&trouble, Some(Trouble::Refused(why)) if why == NO_STREAM);
+        let ended = heard.ended.filter(|_| trouble.is_none()).unwrap_or_else(clock::now);
+        Asked { began, ended, heard, trouble, unstreamed }
     }
 
     async fn attempt(&self, text: &str, max_tokens: u32, form: usize, began: Instant) -> (Heard, Option<Trouble>) {
@@ -113,6 +125,9 @@ impl Asker {
             Err(fault) => return (Heard::default(), Some(Trouble::Refused(fault.message))),
         };
         match self.backend.ask(&query, self.permit.as_ref()).await {
+            Err(fault) if fault.kind == Kind::UpstreamProtocol && form < WHOLE => {
+                (Heard::default(), Some(Trouble::Refused(NO_STREAM.to_owned())))
+            }
             Err(fault) => (Heard::default(), Some(trouble(&fault))),
             Ok(answer) if !answer.status.is_success() => (Heard::default(), Some(refusal(&answer))),
             Ok(answer) => {
@@ -126,11 +141,13 @@ impl Asker {
         let mut body = json!({
             "model": &*self.backend.config.name,
             "messages": [{ "role": "user", "content": text }],
-            "stream": true,
-            "stream_options": { "include_usage": true },
         });
         let Some(fields) = body.as_object_mut() else { return body };
-        if form < 2 {
+        if form < WHOLE {
+            fields.insert("stream".to_owned(), json!(true));
+            fields.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+        }
+        if form != 2 {
             fields.insert("temperature".to_owned(), json!(0));
             fields.insert("max_tokens".to_owned(), json!(max_tokens));
         } else {

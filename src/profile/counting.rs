@@ -45,7 +45,8 @@ impl Counter {
                 tokenizer.encode(text, usize::MAX, &mut ids).ok()?;
                 u32::try_from(ids.len()).ok()
             };
-            return Tokens { input: count(prompt), output: count(&heard.text), from: Some(Counted::Tokenizer) };
+            let answer = [heard.reasoning.as_str(), heard.text.as_str()].concat();
+            return Tokens { input: count(prompt), output: count(&answer), from: Some(Counted::Tokenizer) };
         }
         let output = (heard.deltas > 0).then_some(heard.deltas);
         Tokens { input: None, output, from: output.map(|_| Counted::Deltas) }

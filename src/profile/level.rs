@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::asker::{Asked, Asker, Trouble};
 use super::charge::{Meters, Pool};
+use super::metered::Began;
 use super::pick::Item;
 use super::record::window::{Balance, Window};
 use super::record::{Line, Record};
@@ -53,7 +54,7 @@ pub struct Level<'p> {
     /// Ended and not yet settled, by the books's id.
     waiting: BTreeMap<u64, Record>,
     pool: Pool,
-    opened: Instant,
+    began: Option<Began>,
     opened_s: f64,
     answers: u32,
     /// Attempts in a row that failed.
@@ -71,6 +72,10 @@ impl<'p> Level<'p> {
             Energy::Metered(metered) => Some((metered.open(), Meters::of(metered))),
             Energy::Modelled(_) => None,
         };
+        let began = match run.energy {
+            Energy::Metered(metered) => Some(metered.began()),
+            Energy::Modelled(_) => None,
+        };
         Self {
             items: &plan.items,
             streams,
@@ -81,7 +86,7 @@ impl<'p> Level<'p> {
             books,
             waiting: BTreeMap::new(),
             pool: Pool::default(),
-            opened: clock::now(),
+            began,
             answers: 0,
             failures: 0,
             failing: BTreeSet::new(),
@@ -116,6 +121,7 @@ impl<'p> Level<'p> {
                     self.settle(run, seen)?;
                     if let Energy::Metered(metered) = run.energy {
                         seen.watts = metered.watts();
+                        seen.away = metered.away();
                     }
                     (run.tell)(seen);
                 }
@@ -141,15 +147,14 @@ impl<'p> Level<'p> {
             let withheld = self.pool.withheld().get(name).copied().unwrap_or(0.0);
             (name.clone(), Balance { delta: balance.delta, unattributed: balance.unattributed, withheld })
         });
-        let (sampler_core, sampler_us) = metered.cost();
+        let seen_by = self.began.as_ref().map(|began| metered.window(began)).unwrap_or_default();
         let window = Window {
             at: clock::rfc3339(),
             streams: self.streams,
             seconds: books.settled_s() - self.opened_s,
             answers: self.answers + u32::try_from(records.len()).unwrap_or(0),
             rails: balances.collect(),
-            sampler_core,
-            sampler_us: Some(sampler_us),
+            ..seen_by
         };
         for record in records {
             put(run, seen, record)?;
@@ -250,11 +255,6 @@ impl<'p> Level<'p> {
             put(run, seen, record)?;
         }
         run.log.sync(false)
-    }
-
-    /// When the level began.
-    pub fn opened(&self) -> Instant {
-        self.opened
     }
 }
 

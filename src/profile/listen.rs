@@ -24,8 +24,12 @@ const AFTER_DONE: Duration = Duration::from_millis(50);
 pub struct Heard {
     /// What it says; without a model's reasoning.
     pub text: String,
+    /// What it thought before, where the backend shows it.
+    pub reasoning: String,
     /// When the first token came, of reasoning or answer; none if the answer came in one piece.
     pub first: Option<Instant>,
+    /// When its finish came: what the connection does afterwards is no part of the answer. None if it came in one piece.
+    pub ended: Option<Instant>,
     /// Seconds between tokens that followed each other.
     pub gaps: Vec<f64>,
     /// Log-probability of each token.
@@ -62,6 +66,9 @@ pub async fn listen(mut answer: Answer, asked: Instant, waits: &Waits) -> (Heard
                     Ok(Some(Err(fault))) => Some(fault),
                     Ok(Some(Ok(chunk))) => heard.chunk(&mut observer, chunk).err(),
                 };
+                if heard.ended.is_none() && observer.seen().finish.is_some() {
+                    heard.ended = Some(clock::now());
+                }
             }
             // Some servers close after the finish without `[DONE]`: all of the answer is there.
             if observer.seen().finish.is_some() && !observer.seen().error && heard.said.is_none() {
@@ -124,6 +131,7 @@ impl Heard {
         let content = [part("/delta/content"), part("/text")].concat();
         let reasoning = [part("/delta/reasoning_content"), part("/delta/reasoning")].concat();
         self.text.push_str(&content);
+        self.reasoning.push_str(&reasoning);
         if content.is_empty() && reasoning.is_empty() && self.logprobs.len() == before {
             return;
         }
@@ -226,11 +234,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_answer_ends_with_its_finish_and_not_with_its_connection() {
+        let finish = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+        let began = clock::now();
+        let (heard, fault) = hear(&[(&delta("4"), 20), (finish, 10), ("data: [DONE]\n\n", 900)]).await;
+        assert_eq!((fault, heard.ended.map(|at| at.duration_since(began))), (None, Some(Duration::from_millis(30))));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn reasoning_is_time_and_tokens_but_no_answer() {
         let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
         let began = clock::now();
         let (heard, _) = hear(&[(thought, 20), (&delta("4"), 30), (END, 1)]).await;
-        assert_eq!((heard.text.as_str(), heard.gaps.len()), ("4", 1));
+        assert_eq!((heard.text.as_str(), heard.reasoning.as_str(), heard.gaps.len()), ("4", "hm", 1));
         assert_eq!(heard.first.unwrap().duration_since(began), Duration::from_millis(20));
     }
 

@@ -1,19 +1,23 @@
 //! The meters of a run: one sampler over the rails that concern the backend, the settled machine, its idle watts, the books.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::record;
+use super::record::window::Window;
 use crate::clock;
 use crate::energy::Basis;
 use crate::energy::books::{Books, Settled, Terms};
 use crate::energy::idle::{self, Idle};
-use crate::energy::meters::{Part, Places, Rail, discover, discover_own};
-use crate::energy::sampler::Sampler;
+use crate::energy::meters::{Part, Places, Rail, discover, discover_own, heat};
+use crate::energy::sampler::{Event, Sampler};
 
 /// How often the machine is looked at while it settles.
 const LOOK: Duration = Duration::from_millis(250);
-/// The machine is at rest if over so many seconds
+/// The machine is at rest if over so many seconds, or so many renewals of its slowest meter,
 const STEADY_S: f64 = 2.0;
+const STEADY_RENEWALS: f64 = 8.0;
 /// its watts moved by less than this share of them
 const STEADY_SHARE: f64 = 0.1;
 /// or by less than this.
@@ -37,6 +41,15 @@ pub struct Metered {
     total: Vec<usize>,
     idle: Vec<Option<Idle>>,
     scope: Scope,
+    hwmon: PathBuf,
+}
+
+/// How a window began.
+#[derive(Clone, Debug)]
+pub struct Began {
+    /// Seconds on the sampler's axis.
+    at_s: f64,
+    celsius: BTreeMap<String, f64>,
 }
 
 /// How the machine came to rest.
@@ -58,45 +71,86 @@ impl Metered {
         let rails = found.rails();
         let sampler = Sampler::start(found.meters, every).map_err(|e| format!("the sampler did not start: {e}"))?;
         let total = sampler.look(|trace| trace.total());
-        Ok(Self { sampler, idle: vec![None; rails.len()], rails, total, scope })
+        Ok(Self { sampler, idle: vec![None; rails.len()], rails, total, scope, hwmon: places.hwmon.clone() })
     }
 
     /// Waits until the watts of the idle machine stand still, at most `most`, and takes the last moments as idle watts.
     pub async fn settle(&mut self, most: Duration) -> Rest {
         let from_s = self.sampler.now_s();
-        let end = clock::now() + most;
-        let mut steady = false;
-        while clock::now() < end && !steady {
-            tokio::time::sleep(LOOK.min(end - clock::now())).await;
-            let now_s = self.sampler.look(|trace| trace.last_s()).unwrap_or(from_s);
-            if now_s - from_s > STEADY_S {
-                self.measure(now_s - STEADY_S, now_s);
-                steady = self.total.iter().all(|rail| self.is_steady(*rail));
-            }
-        }
+        let found = self.rest(most).await;
         let to_s = self.sampler.look(|trace| trace.last_s()).unwrap_or(from_s);
-        if !steady {
-            // The quietest stretch there is: all of it, of which the lower median is taken.
-            self.measure(from_s, to_s);
-        }
+        let steady = found.is_some();
+        // Else the quietest stretch there is: all of it, of which the lower median is taken.
+        self.idle = found.unwrap_or_else(|| self.measure(from_s, to_s));
         Rest { seconds: to_s - from_s, steady }
     }
 
-    fn measure(&mut self, from_s: f64, to_s: f64) {
+    /// Waits until the watts stand still, at most `most`: after work a machine takes a while to come to rest. What they then
+    /// are; none if they did not.
+    pub async fn rest(&self, most: Duration) -> Option<Vec<Option<Idle>>> {
+        let from_s = self.sampler.now_s();
+        let end = clock::now() + most;
+        // A meter that is renewed once a second shows nothing within two.
+        let long_s = STEADY_S.max(STEADY_RENEWALS * self.renewed_s());
+        while clock::now() < end {
+            tokio::time::sleep(LOOK.min(end - clock::now())).await;
+            let now_s = self.sampler.look(|trace| trace.last_s()).unwrap_or(from_s);
+            if now_s - from_s > long_s {
+                let idle = self.measure(now_s - long_s, now_s);
+                if self.total.iter().all(|rail| is_steady(idle.get(*rail).copied().flatten())) {
+                    return Some(idle);
+                }
+            }
+        }
+        None
+    }
+
+    fn measure(&self, from_s: f64, to_s: f64) -> Vec<Option<Idle>> {
         let period_s = self.sampler.every().as_secs_f64();
-        self.idle = self.sampler.look(|trace| {
+        self.sampler.look(|trace| {
             let each = trace.rails.iter().zip(&trace.series);
             each.map(|(rail, series)| {
                 let first_s = series.span().map_or(from_s, |span| span.0.max(from_s));
                 idle::measure(series, first_s, to_s, rail.renewed_s.max(period_s))
             })
             .collect()
-        });
+        })
     }
 
-    fn is_steady(&self, rail: usize) -> bool {
-        let idle = self.idle.get(rail).copied().flatten();
-        idle.is_some_and(|i| i.spread < STEADY_W.max(i.watts * STEADY_SHARE))
+    /// How a window begins now.
+    pub fn began(&self) -> Began {
+        Began { at_s: self.sampler.now_s(), celsius: heat::celsius(&self.hwmon) }
+    }
+
+    /// What a window that ends now says of the machine: gaps, steps of the clock, temperatures, the cost of sampling.
+    pub fn window(&self, began: &Began) -> Window {
+        let ends = heat::celsius(&self.hwmon);
+        let names: BTreeSet<&String> = began.celsius.keys().chain(ends.keys()).collect();
+        let celsius =
+            names.into_iter().map(|name| (name.clone(), [began.celsius.get(name).copied(), ends.get(name).copied()]));
+        let mut window = Window { celsius: celsius.collect(), ..Window::default() };
+        self.sampler.look(|trace| {
+            for event in &trace.events {
+                match *event {
+                    Event::Gap { from_s, to_s } if to_s > began.at_s => {
+                        window.gaps.push([from_s - began.at_s, to_s - began.at_s]);
+                    }
+                    Event::ClockStep { at_s, by_s } if at_s > began.at_s => {
+                        window.clock_steps.push([at_s - began.at_s, by_s]);
+                    }
+                    _ => {}
+                }
+            }
+            (window.sampler_core, window.sampler_us) = (trace.cost.core_share, Some(trace.cost.mean_us));
+        });
+        window
+    }
+
+    /// Rails of the total that cannot be read now.
+    pub fn away(&self) -> Vec<String> {
+        let missing = self.sampler.look(|trace| trace.missing.clone());
+        let gone = self.total.iter().filter(|i| missing.get(**i).copied().unwrap_or(false));
+        gone.filter_map(|i| Some(self.rails.get(*i)?.name.clone())).collect()
     }
 
     /// Opens books at this moment.
@@ -195,15 +249,14 @@ impl Metered {
         .collect()
     }
 
-    /// What sampling cost: share of a core, and microseconds of a reading.
-    pub fn cost(&self) -> (Option<f64>, f64) {
-        self.sampler.look(|trace| (trace.cost.core_share, trace.cost.mean_us))
-    }
-
     /// Between two samples, in seconds.
     pub fn every_s(&self) -> f64 {
         self.sampler.every().as_secs_f64()
     }
+}
+
+fn is_steady(idle: Option<Idle>) -> bool {
+    idle.is_some_and(|i| i.spread < STEADY_W.max(i.watts * STEADY_SHARE))
 }
 
 fn part(part: Part) -> &'static str {

@@ -16,6 +16,7 @@ pub mod listen;
 pub mod log;
 pub mod metered;
 pub mod pick;
+mod queue;
 pub mod record;
 pub mod regrade;
 pub mod report;

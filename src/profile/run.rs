@@ -4,7 +4,7 @@
 //! only if its last attempt failed in a way that may pass, and each attempt is a record; warm-up questions are in no record;
 //! whatever ends a run (a budget, Ctrl-C, a dead backend, a full disk), all answers that were settled are in the file.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,8 +15,8 @@ use super::level::{Level, Place};
 use super::log::Log;
 use super::metered::Metered;
 use super::pick::Item;
-use super::record::{Key, Line, Record};
-use super::warm;
+use super::record::{Key, Line, Note, Record};
+use super::{queue, warm};
 use crate::clock::{self, Instant};
 use crate::energy::cloud;
 
@@ -38,6 +38,8 @@ pub struct Plan {
     pub repeats: u32,
     /// Questions asked before a level that are not counted.
     pub warm_up: usize,
+    /// Wait between two levels at most so long for the machine to come to rest.
+    pub settle: Duration,
     /// Stop after so many joules.
     pub joules: Option<f64>,
     /// Stop after so long.
@@ -87,6 +89,8 @@ pub struct Seen {
     pub blind: u32,
     /// Watts now.
     pub watts: Option<f64>,
+    /// Meters of the total that cannot be read now.
+    pub away: Vec<String>,
 }
 
 /// How a run ended.
@@ -107,20 +111,30 @@ pub enum End {
 /// # Errors
 /// The record file cannot be written. What was written before is whole.
 pub async fn run<'p>(run: &mut Run<'p>, plan: &'p Plan, earlier: &[Record]) -> Result<End, String> {
-    let wanted = wanted(plan);
+    let wanted = queue::wanted(plan);
     let failed: BTreeSet<Key> = earlier.iter().filter(|r| again(r)).map(Record::key).collect();
     // Answers of another choice of questions stay in the file and are not counted here.
-    let earlier: Vec<&Record> = earlier.iter().filter(|r| !again(r) && wanted.contains(&r.key())).collect();
+    let earlier: Vec<&Record> =
+        earlier.iter().filter(|r| !again(r) && !unmetered(r) && wanted.contains(&r.key())).collect();
     let settled: BTreeSet<Key> = earlier.iter().map(|r| r.key()).collect();
     let began = clock::now();
-    let mut seen = Seen { all: total(plan), ..Seen::default() };
+    let mut seen = Seen { all: queue::total(plan), ..Seen::default() };
     earlier.iter().for_each(|r| seen.count(r));
     (run.tell)(&seen);
+    let mut warm = false;
     for streams in &plan.streams {
-        let queue = left(plan, *streams, &settled, &failed);
+        let queue = queue::left(plan, *streams, &settled, &failed);
         if queue.is_empty() {
             continue;
         }
+        if let (true, Energy::Metered(metered)) = (warm, run.energy) {
+            let mut stop = run.stop.clone();
+            tokio::select! {
+                _ = metered.rest(plan.settle) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(End::Stopped),
+            }
+        }
+        warm = true;
         if let Some(end) = warm::up(run, plan).await {
             return Ok(end);
         }
@@ -142,8 +156,8 @@ pub async fn run<'p>(run: &mut Run<'p>, plan: &'p Plan, earlier: &[Record]) -> R
 
 /// Whether these records answer everything that the plan asks.
 pub fn nothing_left(plan: &Plan, earlier: &[Record]) -> bool {
-    let settled: BTreeSet<Key> = earlier.iter().filter(|r| !again(r)).map(Record::key).collect();
-    wanted(plan).is_subset(&settled)
+    let settled: BTreeSet<Key> = earlier.iter().filter(|r| !again(r) && !unmetered(r)).map(Record::key).collect();
+    queue::wanted(plan).is_subset(&settled)
 }
 
 /// Whether a record's question is to be asked again: what failed may pass.
@@ -151,40 +165,9 @@ pub fn again(record: &Record) -> bool {
     record.unscored.as_deref() == Some("failed")
 }
 
-fn total(plan: &Plan) -> u64 {
-    let each = plan.items.len().saturating_mul(plan.streams.len());
-    u64::try_from(each).unwrap_or(u64::MAX).saturating_mul(u64::from(plan.repeats))
-}
-
-fn places(plan: &Plan) -> impl Iterator<Item = (Place, &Item)> {
-    (0..plan.repeats).flat_map(move |repeat| {
-        let items = plan.items.iter().enumerate();
-        items.map(move |(index, item)| (Place { item: index, repeat, attempts: 0, failed: false }, item))
-    })
-}
-
-fn key(place: Place, item: &Item, streams: u32) -> Key {
-    (item.suite.to_string(), item.question.id.clone(), place.repeat, streams)
-}
-
-fn wanted(plan: &Plan) -> BTreeSet<Key> {
-    let each = |streams: &u32| places(plan).map(|(place, item)| key(place, item, *streams)).collect::<Vec<_>>();
-    plan.streams.iter().flat_map(each).collect()
-}
-
-/// What is to be asked. Questions that failed in an earlier run come last: they may fail for ever.
-fn left(plan: &Plan, streams: u32, settled: &BTreeSet<Key>, failed: &BTreeSet<Key>) -> VecDeque<Place> {
-    let keyed = places(plan).map(|(place, item)| (key(place, item, streams), place));
-    let (mut first, mut last) = (VecDeque::new(), VecDeque::new());
-    for (key, place) in keyed.filter(|(key, _)| !settled.contains(key)) {
-        if failed.contains(&key) {
-            last.push_back(Place { failed: true, ..place });
-        } else {
-            first.push_back(place);
-        }
-    }
-    first.extend(last);
-    first
+/// Whether a meter that was away took an answer its joules: the next run asks for it again.
+pub fn unmetered(record: &Record) -> bool {
+    record.joules.note == Some(Note::Gap)
 }
 
 /// How long to wait after so many failures in a row.

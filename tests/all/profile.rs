@@ -115,6 +115,25 @@ async fn without_usage_the_answers_tokens_are_a_lower_bound_and_the_prompts_are_
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_stream_is_asked_for_answers_in_one_piece() {
+    let message = json!({ "role": "assistant", "content": "Paris" });
+    let whole = json!({ "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8 } });
+    let answer = json_response(200, &[], &whole);
+    let upstream = Upstream::always(vec![Step::Request, Step::Send(answer), Step::Again]).await;
+    let folder = folder(&local("near", &upstream.base()), 2);
+    let output = profile(&folder, &["--warm-up", "0"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    for record in records(&folder).answers {
+        let told = (record.correct, record.tokens_in, record.tokens_out, record.ttft_s);
+        assert_eq!(told, (Some(true), Some(7), Some(1), None));
+    }
+    let streams: Vec<bool> =
+        upstream.requests().iter().map(|r| String::from_utf8_lossy(&r.body).contains("\"stream\":true")).collect();
+    assert_eq!(streams, [true, false, false]);
+}
+
+#[tokio::test]
 async fn a_server_that_dies_half_way_loses_nothing_and_the_next_run_goes_on() {
     let whole = streams(&(delta("Paris") + &finish("stop") + &usage() + DONE));
     let cut = vec![Step::Request, Step::Send(format!("{TO_CLOSE}{}", delta("Par")).into_bytes()), Step::Reset];
@@ -172,7 +191,8 @@ async fn what_a_server_refuses_leaves_accuracy_and_energy_alike_and_is_counted()
 
 #[tokio::test]
 async fn a_question_that_always_fails_is_left_and_the_others_are_answered() {
-    let wrong = json_response(500, &[("connection", "close")], &json!({ "error": { "message": "this one breaks me" } }));
+    let wrong =
+        json_response(500, &[("connection", "close")], &json!({ "error": { "message": "this one breaks me" } }));
     // Warm-up is off, so that the first four requests are the four attempts of one question.
     let upstream = Upstream::by(move |n| match n {
         0..4 => vec![Step::Request, Step::Send(wrong.clone())],
@@ -293,6 +313,37 @@ async fn budgets_end_a_run_with_a_table_of_what_there_is() {
     assert!((60.0..160.0).contains(&joules), "{joules}");
     let n = table(&folder)["overall"]["n"].as_u64().unwrap();
     assert!(n > 0 && n < 200, "{n}");
+}
+
+#[tokio::test]
+async fn a_meter_that_goes_away_is_said_and_its_answers_are_asked_for_again() {
+    let upstream = Upstream::always(steady(&usage())).await;
+    let counter = Counter::start();
+    let folder = folder(&(local("near", &upstream.base()) + &counter.config()), 60);
+    let child = command(&folder, &["--suite", "suite.jsonl"]).spawn().unwrap();
+    let path = folder.path().join("t.records.jsonl");
+    let answers = || record::read(&path).map(|f| f.answers.len()).unwrap_or(0);
+    eventually("some answers", || answers() >= 5).await;
+    counter.away(true);
+    eventually("answers without a meter", || answers() >= 25).await;
+    counter.away(false);
+    let output = tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.unwrap().unwrap();
+    let told = said(&output);
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains("rapl/package-0 cannot be read any more") && told.contains("every meter is read again"),
+        "{told}"
+    );
+    let blind = records(&folder).answers.iter().filter(|r| r.joules.gross.is_none()).count();
+    let note = format!("{blind} answers have no joules: the meter was away");
+    let notes = |table: &Value| table["provenance"]["notes"].to_string();
+    assert!(blind >= 10 && notes(&table(&folder)).contains(&note), "{blind} {}", notes(&table(&folder)));
+    let output = profile(&folder, &["--resume"]).await;
+    assert!(output.status.success(), "{}", said(&output));
+    let file = records(&folder);
+    assert_eq!((file.answers.len(), file.replaced.len()), (60, blind));
+    assert!(file.answers.iter().all(|r| r.joules.gross.is_some()), "{:?}", file.windows);
+    assert!(notes(&table(&folder)).contains(&format!("{blind} answers that were asked for again")));
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ pub const WATTS: f64 = 100.0;
 pub struct Counter {
     sysfs: TempDir,
     stop: Arc<AtomicBool>,
+    away: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -26,8 +27,13 @@ impl Counter {
         fs::create_dir_all(&zone).unwrap();
         fs::write(zone.join("name"), "package-0\n").unwrap();
         fs::write(zone.join("max_energy_range_uj"), "262143328850\n").unwrap();
-        let (began, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+        let (began, stop, away) = (Instant::now(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let gone = away.clone();
         let count = move || {
+            if gone.load(Ordering::Relaxed) {
+                let _ = fs::remove_file(zone.join("energy_uj"));
+                return;
+            }
             let microjoules = WATTS * began.elapsed().as_secs_f64() * 1e6;
             fs::write(zone.join("next"), format!("{microjoules:.0}\n")).unwrap();
             fs::rename(zone.join("next"), zone.join("energy_uj")).unwrap();
@@ -40,7 +46,12 @@ impl Counter {
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
-        Self { sysfs, stop, thread: Some(thread) }
+        Self { sysfs, stop, away, thread: Some(thread) }
+    }
+
+    /// Takes the counter's file away, or puts it back.
+    pub fn away(&self, gone: bool) {
+        self.away.store(gone, Ordering::Relaxed);
     }
 
     /// `[energy]` of a machine that has it.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::Args;
 use crate::profile::pick::Item;
 use crate::profile::record::{self, Record, Run};
-use crate::profile::table;
+use crate::profile::{run, table};
 use crate::tables::{Table, beside, gain, show};
 
 /// Share of a kind's answers without what the grader looks for, above which the run says so.
@@ -29,6 +29,10 @@ pub fn write(args: &Args, out: &Path, records: &Path, items: &[Item], about: &Ru
         eprintln!(
             "{failed} questions have no answer and are in no figure; the same command asks those that failed again"
         );
+    }
+    let unmetered = file.answers.iter().filter(|r| run::unmetered(r)).count();
+    if unmetered > 0 {
+        eprintln!("{unmetered} answers have no joules because a meter was away; the same command asks for them again");
     }
     made.provenance.command = Some(about.command.clone());
     made.runtime.clone_from(&about.runtime);

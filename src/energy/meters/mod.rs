@@ -5,6 +5,7 @@
 
 pub mod battery;
 pub mod figure;
+pub mod heat;
 pub mod hwmon;
 pub mod nvml;
 pub mod piped;

@@ -3,6 +3,7 @@
 //! The energy counter (Volta and later) is preferred to power. Only this file knows the library.
 
 use nvml_wrapper::Nvml as Library;
+use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 
 use crate::energy::Basis;
 use crate::energy::meters::{Absent, Meter, Part, Rail, Reading};
@@ -91,6 +92,14 @@ impl Meter for Nvml {
             });
         }
     }
+}
+
+/// Temperature of every GPU, degrees Celsius; nothing without the library.
+pub fn celsius() -> Vec<(String, f64)> {
+    let Ok(library) = Library::init() else { return Vec::new() };
+    let of = |index| library.device_by_index(index).and_then(|device| device.temperature(TemperatureSensor::Gpu));
+    let gpus = 0..library.device_count().unwrap_or(0);
+    gpus.filter_map(|index| Some((format!("nvml {index}"), f64::from(of(index).ok()?)))).collect()
 }
 
 impl Gpu {

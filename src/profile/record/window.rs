@@ -18,6 +18,12 @@ pub struct Window {
     pub answers: u32,
     /// Per rail.
     pub rails: BTreeMap<String, Balance>,
+    /// Stretches in which nothing was read: begin and end, seconds from the window's begin.
+    pub gaps: Vec<[f64; 2]>,
+    /// Steps of the wall clock: when, seconds from the window's begin, and by how many seconds.
+    pub clock_steps: Vec<[f64; 2]>,
+    /// Degrees Celsius at the window's begin and end, of sensors that tell them.
+    pub celsius: BTreeMap<String, [Option<f64>; 2]>,
     /// Share of a core that sampling took; null off Linux.
     pub sampler_core: Option<f64>,
     /// Mean microseconds of one reading of all meters.

@@ -36,12 +36,18 @@ pub fn coverage(subjects: &[Subject]) -> Scene {
     let tall = |lane: &Lane| LANE.0 * count(lane.1.len().max(1)) + LANE.1;
     let bottom = top + lanes.iter().map(tall).sum::<f64>();
     scene.height = bottom + 48.0;
-    let x = Scale::linear(0.0, 1.0, (330.0, WIDTH - 90.0));
+    // Half of an axis to 1 would stay empty where no model comes far.
+    let highest = lanes.iter().flat_map(|(_, rows)| rows).map(|(_, row)| row.coverage_high).fold(0.0_f64, f64::max);
+    let x = Scale::linear(
+        0.0,
+        if highest > 0.8 { 1.0 } else { ((highest * 10.0).ceil() / 10.0).max(0.2) },
+        (330.0, WIDTH - 90.0),
+    );
     for (value, text) in x.ticks() {
         scene.line((x.px(value), top), (x.px(value), bottom), Ink::Grid, 1.0);
         scene.text((x.px(value), bottom + 18.0), text, Ink::Muted, Anchor::Middle);
     }
-    let middle = f64::midpoint(x.px(0.0), x.px(1.0));
+    let middle = f64::midpoint(330.0, WIDTH - 90.0);
     scene.text((middle, bottom + 38.0), "share correct, 95 % interval", Ink::Muted, Anchor::Middle);
     scene.text((WIDTH - 20.0, top - 6.0), "n", Ink::Muted, Anchor::End);
     let mut from = top;
@@ -82,18 +88,21 @@ pub fn efficiency(subjects: &[Subject]) -> Scene {
     let mut scene = Scene::new(WIDTH, height);
     type Panel = (&'static str, f64, fn(&Row) -> Figure);
     let panels: [Panel; 2] = [
-        ("IPJ: correct answers per joule (1/J)", 250.0, |r| (r.ipj, r.ipj_interval)),
-        ("IPW: accuracy per watt (1/W)", 600.0, |r| (r.ipw, r.ipw_interval)),
+        ("IPJ: correct answers per joule (1/J)", 310.0, |r| (r.ipj, r.ipj_interval)),
+        ("IPW: accuracy per watt (1/W)", 620.0, |r| (r.ipw, r.ipw_interval)),
     ];
     for (i, s) in subjects.iter().enumerate() {
         let y = 66.0 + row_height * count(i);
-        scene.text((226.0, y + 4.0), clipped(&s.name, 32), Ink::Text, Anchor::End);
+        scene.text((290.0, y + 4.0), clipped(&s.name, NAME), Ink::Text, Anchor::End);
     }
     for (title, left, of) in panels {
-        panel(&mut scene, subjects, title, (left, left + 290.0), of);
+        panel(&mut scene, subjects, title, (left, left + 270.0), of);
     }
     scene
 }
+
+/// Letters of a name left of the panels.
+const NAME: usize = 40;
 
 type Figure = (Option<f64>, Option<[f64; 2]>);
 
@@ -134,6 +143,12 @@ pub fn front(subjects: &[Subject]) -> Vec<usize> {
     found.into_iter().map(|(_, i)| i).collect()
 }
 
+/// The room that a step of the front takes.
+fn between(step: &[(f64, f64)]) -> Option<[f64; 4]> {
+    let &[(x1, y1), (x2, y2)] = step else { return None };
+    Some([x1.min(x2) - 1.0, y1.min(y2) - 1.0, x1.max(x2) + 1.0, y1.max(y2) + 1.0])
+}
+
 /// Accuracy against J per query: who is on the front, and who is not.
 pub fn pareto(subjects: &[Subject]) -> Option<Scene> {
     let known = |s: &&Subject| s.table.overall.joules_per_query.is_some();
@@ -167,8 +182,17 @@ pub fn pareto(subjects: &[Subject]) -> Option<Scene> {
     if let Some(last) = steps.last().copied() {
         steps.push((WIDTH - 40.0, last.1));
     }
-    scene.dashes(steps, Ink::Axis, 1.4);
-    let mut taken: Vec<[f64; 4]> = Vec::new();
+    scene.dashes(steps.clone(), Ink::Axis, 1.4);
+    // Names keep clear of the front and of every point's whiskers.
+    let mut taken: Vec<[f64; 4]> = steps.windows(2).filter_map(between).collect();
+    for s in subjects {
+        let row = &s.table.overall;
+        let Some(j) = row.joules_per_query else { continue };
+        let ends = row.joules_interval.unwrap_or([j, j]).map(|v| x.px(v));
+        let (px, py) = (x.px(j), y.px(row.coverage));
+        taken.push([ends[0], py - 2.0, ends[1], py + 2.0]);
+        taken.push([px - 2.0, y.px(row.coverage_high), px + 2.0, y.px(row.coverage_low)]);
+    }
     for (i, s) in subjects.iter().enumerate() {
         let row = &s.table.overall;
         let Some(j) = row.joules_per_query else { continue };

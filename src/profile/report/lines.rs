@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::charts::{WIDTH, names};
-use super::subject::Subject;
+use super::subject::{Point, Subject};
 use crate::config::checked::{Energy, EnergyModel};
 use crate::energy::cloud::Model;
 use crate::picture::axis::{Scale, frame, legend};
 use crate::picture::scene::{Anchor, Ink, Scene};
-use crate::tables::sample::{count, mean};
+use crate::tables::sample::count;
 
 /// Points drawn of one subject; more would only make the page heavy.
 const MOST_POINTS: usize = 600;
@@ -17,11 +17,14 @@ pub const BATCHES: [u32; 7] = [8, 16, 32, 64, 128, 256, 512];
 /// Least saving that is drawn, in %; below it a local answer costs three times the cloud's.
 const WORST: f64 = -200.0;
 
-/// Joules of every answer against its generated tokens, with the line of the table at the mean prompt.
+/// Joules of every answer beyond its prompt's against its generated tokens, with the table's line. Without the prompt's share an
+/// answer's dot and the line speak of the same joules: prompts differ a hundredfold within a suite.
 pub fn tokens(subjects: &[Subject]) -> Option<Scene> {
-    let most =
-        |f: fn(&super::subject::Point) -> f64| subjects.iter().flat_map(|s| &s.points).map(f).fold(0.0_f64, f64::max);
-    let (outputs, joules) = (most(|p| p.output), most(|p| p.joules));
+    let beyond =
+        |s: &Subject, p: &Point| (p.joules - s.table.tokens.joules_per_input_token.unwrap_or(0.0) * p.input).max(0.0);
+    let each = || subjects.iter().flat_map(|s| s.points.iter().map(move |p| (p.output, beyond(s, p))));
+    let most = |of: fn((f64, f64)) -> f64| each().map(of).fold(0.0_f64, f64::max);
+    let (outputs, joules) = (most(|p| p.0), most(|p| p.1));
     if outputs <= 0.0 || joules <= 0.0 {
         return None;
     }
@@ -32,24 +35,18 @@ pub fn tokens(subjects: &[Subject]) -> Option<Scene> {
     scene.height = top + 390.0;
     let x = Scale::linear(0.0, outputs * 1.04, (80.0, WIDTH - 40.0));
     let y = Scale::linear(0.0, joules * 1.06, (top + 330.0, top));
-    frame(&mut scene, &x, &y, ("generated tokens", "J per query"));
+    frame(&mut scene, &x, &y, ("generated tokens", "J per query beyond its prompt's"));
     for (i, s) in subjects.iter().enumerate() {
         let every = s.points.len().div_ceil(MOST_POINTS).max(1);
         for p in s.points.iter().step_by(every) {
-            scene.dot((x.px(p.output), y.px(p.joules)), 2.4, Ink::Series(i));
+            scene.dot((x.px(p.output), y.px(beyond(s, p))), 2.4, Ink::Series(i));
         }
     }
     for (i, s) in subjects.iter().enumerate() {
-        let t = &s.table.tokens;
-        let read = mean(&s.points.iter().map(|p| p.input).collect::<Vec<_>>());
-        let (Some(read), Some(input), Some(output)) = (read, t.joules_per_input_token, t.joules_per_output_token)
-        else {
-            continue;
-        };
-        let at = |o: f64| input * read + output * o;
+        let Some(output) = s.table.tokens.joules_per_output_token.filter(|_| !s.points.is_empty()) else { continue };
         // The line ends where the frame does.
-        let end = outputs.min((joules * 1.06 - input * read).max(0.0) / output);
-        scene.path(vec![(x.px(0.0), y.px(at(0.0))), (x.px(end), y.px(at(end)))], Ink::Series(i), 2.0);
+        let end = outputs.min(joules * 1.06 / output);
+        scene.path(vec![(x.px(0.0), y.px(0.0)), (x.px(end), y.px(output * end))], Ink::Series(i), 2.0);
     }
     Some(scene)
 }

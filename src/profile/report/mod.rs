@@ -7,6 +7,7 @@ mod lines;
 mod page;
 mod subject;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -21,6 +22,8 @@ use crate::tables::routing::{Outcome, Router};
 
 /// Batch of the cloud's server that the routers are counted with.
 const ROUTED_AT: u32 = 64;
+/// Charts that show joules or watts.
+const JOULES: [&str; 4] = ["efficiency", "pareto", "tokens", "savings"];
 /// Shares of the solvable questions that a router keeps local: an oracle, and the two of the paper.
 const KEPT: [f64; 3] = [1.0, 0.8, 0.6];
 /// Of the questions it gets wrong, those that an honest router keeps all the same.
@@ -34,6 +37,8 @@ pub struct Chart {
     pub title: String,
     /// What it shows and how to read it.
     pub lede: String,
+    /// What its joules may be wrong by, for the picture alone; empty where it has none.
+    pub caption: String,
     scene: Scene,
 }
 
@@ -89,17 +94,22 @@ impl Report {
     fn draw(&mut self, assumed: &Energy) {
         let s = &self.subjects;
         let [low, mid, high] = assumed.pue;
+        let told = meters(s);
+        let unsure = if told.is_empty() { String::new() } else { format!(" {told}") };
         let made = [
             ("coverage", "Coverage by domain", "Share answered correctly with its Wilson interval; the tick is the share pulled towards the model's overall share as far as the domain is thin.".to_owned(), Some(charts::coverage(s)), ""),
-            ("efficiency", "Intelligence per joule and per watt", "Ratios of means on logarithmic scales. IPJ leads: IPW rewards slowness, because a slow machine draws fewer watts for longer.".to_owned(), Some(charts::efficiency(s)), ""),
-            ("pareto", "Accuracy against energy", "The dashed front joins the models that no other beats in both.".to_owned(), charts::pareto(s), "No front: no table knows joules."),
-            ("tokens", "Joules against tokens", "One dot an answer; the line is the table's J per token at the mean prompt.".to_owned(), lines::tokens(s), "No joules against tokens: give the record files, or put them beside the tables as NAME.records.jsonl."),
-            ("savings", "Savings against the cloud's batch", format!("Against {} answering with as many tokens, host and PUE {mid} included; the band spans the measured set-ups and PUE {low} to {high}. Above the line a local answer takes fewer joules.", self.cloud), lines::against_batch(s, &self.savings), "No savings: no table knows joules and tokens."),
+            ("efficiency", "Intelligence per joule and per watt", format!("Ratios of means on logarithmic scales. IPJ leads: IPW rewards slowness, because a slow machine draws fewer watts for longer.{unsure}"), Some(charts::efficiency(s)), ""),
+            ("pareto", "Accuracy against energy", format!("The dashed front joins the models that no other beats in both.{unsure}"), charts::pareto(s), "No front: no table knows joules."),
+            ("tokens", "Joules against tokens", format!("One dot an answer, without its prompt: its joules less the table's J per prompt token times its prompt. The line is the table's J per generated token.{unsure}"), lines::tokens(s), "No joules against tokens: give the record files, or put them beside the tables as NAME.records.jsonl."),
+            ("savings", "Savings against the cloud's batch", format!("Against {} answering with as many tokens, host and PUE {mid} included; the band spans the measured set-ups and PUE {low} to {high}. Above the line a local answer takes fewer joules.{unsure}", self.cloud), lines::against_batch(s, &self.savings), "No savings: no table knows joules and tokens."),
             ("calibration", "Confidence against correctness", "Answers by rising confidence; on the diagonal a model is right as often as it is sure.".to_owned(), lines::calibration(s), "No calibration: no record file has log-probabilities of at least 20 graded answers."),
         ];
         for (id, title, lede, scene, why) in made {
             match scene {
-                Some(scene) => self.charts.push(Chart { id, title: title.to_owned(), lede, scene }),
+                Some(scene) => {
+                    let caption = if JOULES.contains(&id) { told.clone() } else { String::new() };
+                    self.charts.push(Chart { id, title: title.to_owned(), lede, caption, scene });
+                }
                 None => self.missing.push(why.to_owned()),
             }
         }
@@ -166,7 +176,7 @@ impl Report {
         let [left, right] = columns;
         let mut all = Scene::new(2.0 * charts::WIDTH + 60.0, left.height.max(right.height) + 80.0);
         all.bold((20.0, 40.0), 24.0, "Intelligence per watt", Anchor::Start);
-        let about = format!("{}; 95 % intervals; basis and uncertainty of each table stand in the report", self.date);
+        let about = format!("{}; intervals are at 95 % and speak of the spread of the questions alone", self.date);
         all.text((20.0, 62.0), about, Ink::Muted, Anchor::Start);
         all.put(&left, (20.0, 76.0));
         all.put(&right, (charts::WIDTH + 40.0, 76.0));
@@ -176,10 +186,31 @@ impl Report {
 
 /// A chart under its heading.
 fn titled(chart: &Chart) -> Scene {
-    let mut scene = Scene::new(chart.scene.width, chart.scene.height + 40.0);
+    let below = if chart.caption.is_empty() { 40.0 } else { 60.0 };
+    let mut scene = Scene::new(chart.scene.width, chart.scene.height + below);
     scene.bold((20.0, 26.0), 17.0, chart.title.clone(), Anchor::Start);
-    scene.put(&chart.scene, (0.0, 40.0));
+    scene.text((20.0, 46.0), chart.caption.clone(), Ink::Muted, Anchor::Start);
+    scene.put(&chart.scene, (0.0, below));
     scene
+}
+
+/// What the joules of these tables may be wrong by: one sentence, for each basis the widest that is stated.
+fn meters(subjects: &[Subject]) -> String {
+    let mut widest: BTreeMap<&str, Option<f64>> = BTreeMap::new();
+    for table in subjects.iter().map(|s| &s.table).filter(|t| t.overall.joules_per_query.is_some()) {
+        let unsure = widest.entry(table.basis.name()).or_default();
+        *unsure = (*unsure).into_iter().chain(table.tokens.relative_uncertainty).reduce(f64::max);
+    }
+    let each = widest.iter().map(|(basis, unsure)| match unsure {
+        Some(unsure) => format!("\u{b1} {:.0} % ({basis})", unsure * 100.0),
+        None => format!("by an amount that is not stated ({basis})"),
+    });
+    let each: Vec<String> = each.collect();
+    if each.is_empty() {
+        String::new()
+    } else {
+        format!("All joules of a table may be off together: {}.", each.join(", "))
+    }
 }
 
 /// Routers between a model and the cloud at one batch.
