@@ -11,7 +11,8 @@ use crate::energy::Basis;
 use crate::energy::books::{Books, Settled, Terms};
 use crate::energy::idle::{self, Idle};
 use crate::energy::meters::{Part, Places, Rail, discover, discover_own, heat};
-use crate::energy::sampler::{Event, Sampler};
+use crate::energy::sampler::Sampler;
+use crate::energy::trace::Event;
 
 /// How often the machine is looked at while it settles.
 const LOOK: Duration = Duration::from_millis(250);
