@@ -54,7 +54,7 @@ fn is_alone(text: &str, at: usize, c: char) -> bool {
         && !before.ends_with(char::is_alphanumeric)
         && !after.starts_with(char::is_alphanumeric)
         && !contracted(after)
-        && !(matches!(c, 'A' | 'I') && is_word(after))
+        && (!matches!(c, 'A' | 'I') || !is_word(after))
         && !denied(before)
 }
 

@@ -14,7 +14,7 @@ fn rows(n: u64) -> Vec<Value> {
     let hash = wattroute::replay::case::mixed;
     let row = |i: u64| {
         json!({ "id": format!("q{i}"), "prompt": format!("{}", hash(i)), "domain": format!("d{}", i % 3),
-        "ok": [hash(i) % 8 / 7 ^ 1, hash(i + 7) % 2], "out_tokens": [50 + i % 9, 40], "in_tokens": 20, "arrival_ms": 40 * i })
+        "ok": [(hash(i) % 8 / 7) ^ 1, hash(i + 7) % 2], "out_tokens": [50 + i % 9, 40], "in_tokens": 20, "arrival_ms": 40 * i })
     };
     (0..n).map(row).collect()
 }
