@@ -46,6 +46,8 @@ struct Report {
     /// The file, or `built-in quickstart`.
     file: String,
     problems: Vec<Problem>,
+    /// What is served without: said, and no reason not to start.
+    warnings: Vec<Problem>,
     listen: Option<String>,
     admin: Option<String>,
     tls: bool,
@@ -197,7 +199,7 @@ fn policies(config: &Config, report: &mut Report) {
         Ok(domains) => domains,
         Err(problem) => return report.problems.push(problem),
     };
-    report.problems.extend(domains.lacks().cloned());
+    report.warnings.extend(domains.lacks().cloned().map(|lacking| lacking.file(report.file.clone())));
     report.classify = Some(domains.about());
     let outlooks = config.backends.iter().filter_map(|b| Outlook::of(b, &config.energy).ok());
     let candidates: Vec<Candidate> = outlooks.map(|o| o.usual()).collect();
@@ -268,6 +270,9 @@ fn text(r: &Report) -> String {
     let _ = writeln!(t, "policy   {}; {} probes as expected", r.policy.as_deref().unwrap_or_default(), r.probes);
     for c in &r.cascades {
         let _ = writeln!(t, "{}{}: {}", if c.ok { "cascade  " } else { "warning  cascade of " }, c.policy, c.about);
+    }
+    for warning in &r.warnings {
+        let _ = writeln!(t, "warning  {warning}; until then the fast tier decides alone");
     }
     let _ = writeln!(t, "journal  {}", r.journal.as_deref().unwrap_or_default());
     let _ = writeln!(t, "cache    {}", r.cache.as_deref().unwrap_or_default());
