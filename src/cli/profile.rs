@@ -82,6 +82,9 @@ pub struct Args {
     /// GGUF file or model of the catalogue whose tokenizer counts where a server sends no usage
     #[arg(long)]
     tokenizer: Option<String>,
+    /// Keep the log-probability of every token in the records, not only their mean and the lowest
+    #[arg(long)]
+    keep_logprobs: bool,
     /// A backend that judges answers which no grader can score, in both orders
     #[arg(long)]
     judge: Option<String>,
@@ -163,6 +166,7 @@ impl Job {
             settle: args.settle,
             joules: args.budget_joules,
             time: args.budget_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
+            keep_logprobs: args.keep_logprobs,
         };
         Ok(Self { out, plan, about, log, earlier })
     }

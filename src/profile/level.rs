@@ -48,6 +48,7 @@ pub struct Level<'p> {
     items: &'p [Item],
     streams: u32,
     budget: (Option<f64>, Option<Duration>),
+    keep_logprobs: bool,
     queue: VecDeque<Place>,
     running: FuturesUnordered<Asking<'p>>,
     books: Option<(Books, Meters)>,
@@ -80,6 +81,7 @@ impl<'p> Level<'p> {
             items: &plan.items,
             streams,
             budget: (plan.joules, plan.time),
+            keep_logprobs: plan.keep_logprobs,
             queue,
             running: FuturesUnordered::new(),
             opened_s: books.as_ref().map_or(0.0, |(books, _)| books.settled_s()),
@@ -202,7 +204,10 @@ impl<'p> Level<'p> {
     ) -> Result<Option<End>, String> {
         let (id, mut place) = at;
         let Some(item) = self.items.get(place.item) else { return Ok(None) };
-        let record = record(item, &place, self.streams, &asked, run.counter);
+        let mut record = record(item, &place, self.streams, &asked, run.counter);
+        if let Some(logprobs) = record.logprobs.as_mut().filter(|_| !self.keep_logprobs) {
+            logprobs.values = None;
+        }
         match (run.energy, &mut self.books) {
             (Energy::Metered(metered), Some((books, _))) => {
                 let at_s = |instant: Instant| metered.at_s(instant);

@@ -261,12 +261,12 @@ pub struct File {
 pub type Key = (String, String, u32, u32);
 
 impl Logprobs {
-    /// Of the generated tokens; none of no tokens.
+    /// Of the generated tokens, each kept; none of no tokens.
     pub fn of(values: &[f32]) -> Option<Self> {
         let min = values.iter().copied().reduce(f32::min)?;
         let tokens = u32::try_from(values.len()).unwrap_or(u32::MAX);
         let sum: f64 = values.iter().map(|v| f64::from(*v)).sum();
-        Some(Self { mean: sum / f64::from(tokens), min: f64::from(min), tokens, values: None })
+        Some(Self { mean: sum / f64::from(tokens), min: f64::from(min), tokens, values: Some(values.to_vec()) })
     }
 }
 

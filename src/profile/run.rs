@@ -44,6 +44,8 @@ pub struct Plan {
     pub joules: Option<f64>,
     /// Stop after so long.
     pub time: Option<Duration>,
+    /// Keep the log-probability of every token, not only their mean and the lowest.
+    pub keep_logprobs: bool,
 }
 
 /// Where joules come from.

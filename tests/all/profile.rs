@@ -104,6 +104,25 @@ async fn what_answers_are_charged_and_what_is_nobodys_add_up_to_the_counter() {
 }
 
 #[tokio::test]
+async fn every_tokens_log_probability_is_kept_where_that_is_asked_for() {
+    let piece = |text: &str, p: f64| {
+        let choice = json!({ "index": 0, "delta": { "content": text }, "logprobs": { "content": [{ "token": text, "logprob": p }] } });
+        format!("data: {}\n\n", json!({ "object": "chat.completion.chunk", "choices": [choice] }))
+    };
+    let events = piece("Par", -0.5) + &piece("is", -1.5) + &finish("stop") + &usage() + DONE;
+    let body = [CHUNKED, &chunk(&events), "0\r\n\r\n"].concat().into_bytes();
+    let upstream = Upstream::always(vec![Step::Request, Step::Send(body), Step::Again]).await;
+    for (more, kept) in [(&["--keep-logprobs"][..], Some(vec![-0.5, -1.5])), (&[], None)] {
+        let folder = folder(&local("near", &upstream.base()), 2);
+        let output = profile(&folder, more).await;
+        assert!(output.status.success(), "{}", said(&output));
+        let file = records(&folder);
+        let one = file.answers[0].logprobs.as_ref().unwrap();
+        assert_eq!((one.mean, one.min, one.tokens, &one.values), (-1.0, -1.5, 2, &kept));
+    }
+}
+
+#[tokio::test]
 async fn without_usage_the_answers_tokens_are_a_lower_bound_and_the_prompts_are_unknown() {
     let upstream = Upstream::always(steady("")).await;
     let folder = folder(&local("near", &upstream.base()), 2);
