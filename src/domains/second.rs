@@ -120,38 +120,51 @@ mod tests {
 
     use super::*;
 
-    /// An encoder that holds each text until it is let go.
-    fn held() -> (Second, std::sync::mpsc::Sender<()>, Arc<Kept<Sorted>>) {
+    /// An encoder that tells of each text it begins, and holds it until it is let go.
+    fn held() -> (Second, Receiver<()>, std::sync::mpsc::Sender<()>, Arc<Kept<Sorted>>) {
+        let (begin, begun) = channel::<()>();
         let (go, wait) = channel::<()>();
         let kept = Arc::new(Kept::new(10));
-        let sort: Sort = Box::new(move |_| wait.recv().map(|()| Posterior::none()).map_err(|e| e.to_string()));
-        (Second::start(sort, (2.0, Duration::from_millis(20)), 1.0, Some(Arc::clone(&kept))), go, kept)
+        let sort: Sort = Box::new(move |_| {
+            begin.send(()).map_err(|e| e.to_string())?;
+            wait.recv().map(|()| Posterior::none()).map_err(|e| e.to_string())
+        });
+        let second = Second::start(sort, (2.0, Duration::from_millis(20)), 1.0, Some(Arc::clone(&kept)));
+        (second, begun, go, kept)
     }
 
     #[tokio::test]
     async fn under_load_the_third_is_refused_at_once_and_a_late_answer_is_kept() {
-        let (second, go, kept) = held();
+        let (second, begun, go, kept) = held();
         let key = kept.key("t", "a");
         let first = second.offer("a", Some(key)).unwrap();
-        // The thread may not have taken the first one yet.
-        let second_waits = loop {
-            match second.offer("b", None) {
+        begun.recv().unwrap();
+        let waits = second.offer("b", None).expect("one may wait");
+        assert_eq!(second.ask("c", None).await.unwrap_err(), 0.0, "refused, and at no cost");
+        drop(first);
+        go.send(()).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(waits.await.unwrap().tier, Some("encoder"));
+        assert_eq!(kept.get(&key).unwrap().tier, Some("encoder"), "begun work is kept");
+    }
+
+    #[tokio::test]
+    async fn a_text_whose_asker_has_gone_is_passed_over() {
+        let (second, begun, go, kept) = held();
+        let first = second.offer("a", None).unwrap();
+        begun.recv().unwrap();
+        let key = kept.key("t", "b");
+        drop(second.offer("b", Some(key)).unwrap());
+        go.send(()).unwrap();
+        first.await.unwrap();
+        let last = loop {
+            match second.offer("c", None) {
                 Some(told) => break told,
                 None => tokio::task::yield_now().await,
             }
         };
-        let began = clock::now();
-        let refused = loop {
-            match second.ask("c", None).await {
-                Err(spent) if spent == 0.0 => break spent,
-                _ => assert!(began.elapsed() < Duration::from_secs(5)),
-            }
-        };
-        assert_eq!(refused, 0.0);
-        drop(first);
         go.send(()).unwrap();
-        go.send(()).unwrap();
-        assert_eq!(second_waits.await.unwrap().tier, Some("encoder"));
-        assert_eq!(kept.get(&key).unwrap().tier, Some("encoder"), "begun work is kept");
+        last.await.unwrap();
+        assert!(kept.get(&key).is_none(), "never begun");
     }
 }
