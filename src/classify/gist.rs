@@ -7,6 +7,7 @@
 use std::sync::{Arc, LazyLock};
 
 use super::artifact::ArtifactError;
+use super::fresh::BATCH;
 
 /// Numbers of a word and of a text.
 pub const DIMS: usize = 64;
@@ -100,9 +101,9 @@ impl Gist {
         Ok(gist)
     }
 
-    /// A word's row.
+    /// A word's place among the rows.
     #[inline]
-    fn row(&self, key: u32) -> Option<&[i8; DIMS]> {
+    fn number(&self, key: u32) -> Option<usize> {
         let mut at = (key >> self.shift) as usize;
         // Half of the slots are empty, so the search ends.
         loop {
@@ -111,7 +112,7 @@ impl Gist {
                 return None;
             }
             if found == key {
-                return self.rows.get(number as usize - 1);
+                return Some(number as usize - 1);
             }
             at += 1;
         }
@@ -142,7 +143,17 @@ impl Mean {
     /// Adds at most 256 words: as many as 16 bits hold the sum of.
     pub fn add(&mut self, gist: &Gist, keys: &[u32]) {
         let mut near = [0i16; DIMS];
-        for row in keys.iter().filter_map(|key| gist.row(*key)) {
+        // Rows lie far apart in memory: all are asked for before the first is waited for.
+        let (mut numbers, mut found, mut touched) = ([0usize; BATCH], 0, 0i8);
+        for number in keys.iter().filter_map(|key| gist.number(*key)) {
+            touched ^= gist.rows.get(number).map_or(0, |row| row[0]);
+            if let Some(place) = numbers.get_mut(found) {
+                *place = number;
+                found += 1;
+            }
+        }
+        std::hint::black_box(touched);
+        for row in numbers.iter().take(found).filter_map(|number| gist.rows.get(*number)) {
             self.known += 1;
             for (sum, x) in near.iter_mut().zip(row) {
                 *sum = sum.wrapping_add(i16::from(*x));
@@ -177,7 +188,7 @@ mod tests {
         let mut rows = [[0i8; DIMS]; 4];
         (rows[0][0], rows[1][1], rows[2][2], rows[3][0]) = (3, 4, 9, -3);
         let gist = Gist::parse(&render(&keys, &rows)).unwrap();
-        assert_eq!((gist.len(), gist.row(7), gist.row(9)), (4, Some(&rows[0]), None));
+        assert_eq!((gist.len(), gist.number(7), gist.number(9)), (4, Some(0), None));
         let mut mean = Mean::default();
         mean.add(&gist, &[7, 8, 5]);
         assert_eq!(mean.numbers()[..3], [0.6, 0.8, 0.0]);

@@ -1,5 +1,6 @@
 //! Weights of hashed features for any number of labels, with rows only for the buckets that training saw.
 
+use crate::classify::fresh::BATCH;
 use crate::classify::taxonomy::MOST_LABELS;
 
 /// Places for sums: the labels, the squared inverse document frequency, rounded up to [`STEP`].
@@ -72,12 +73,18 @@ impl Default for Sums {
 }
 
 impl Sums {
-    /// Adds the rows of at most 256 buckets: as many as 16 bits hold the sum of.
+    /// Adds the rows of at most 256 buckets: as many as 16 bits hold the sum of. A bucket that training never saw adds row 0.
     pub fn add(&mut self, table: &Table, batch: &[u32]) {
         let mut near = [0i16; MOST_LANES];
-        for bucket in batch {
-            let Some(number) = table.index.get(*bucket as usize).filter(|number| **number > 0) else { continue };
-            self.known += 1;
+        // Rows lie far apart in memory: all are asked for before the first is waited for.
+        let (mut numbers, mut touched) = ([0u32; BATCH], 0i8);
+        for (number, bucket) in numbers.iter_mut().zip(batch) {
+            *number = table.index.get(*bucket as usize).copied().unwrap_or(0);
+            self.known += u32::from(*number > 0);
+            touched ^= table.rows.get(*number as usize * table.stride).copied().unwrap_or(0);
+        }
+        std::hint::black_box(touched);
+        for number in numbers.iter().take(batch.len()) {
             for (sums, row) in
                 near.as_chunks_mut::<STEP>().0.iter_mut().zip(table.row(*number as usize).as_chunks::<STEP>().0)
             {
