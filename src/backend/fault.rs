@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 
+use super::line::Broken;
 use super::pool::NoAnswer;
 use crate::fault::{Fault, Kind};
 
@@ -20,16 +21,19 @@ pub fn transport(name: &str, error: NoAnswer) -> Fault {
 }
 
 /// The body broke off.
-pub fn broken(name: &str, error: hyper::Error) -> Fault {
-    let (kind, what) = kind_of(&error);
+pub fn broken(name: &str, error: Broken) -> Fault {
+    let (kind, what) = match &error {
+        Broken::Http(error) => kind_of(error),
+        Broken::Past(error) => kind_of(error),
+    };
     Fault::new(kind, format!("backend `{name}` {what} in the middle of its answer")).because(error)
 }
 
-fn kind_of(error: &hyper::Error) -> (Kind, &'static str) {
-    // hyper's body decoder reports bad chunk sizes as io errors of these kinds.
+fn kind_of(error: &(dyn Error + 'static)) -> (Kind, &'static str) {
+    // Decoders of bodies report bad chunk sizes as io errors of these kinds.
     let bad = [ErrorKind::InvalidData, ErrorKind::InvalidInput];
     let nonsense = find::<io::Error>(error).is_some_and(|io| bad.contains(&io.kind()));
-    if error.is_parse() || nonsense {
+    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) || nonsense {
         (Kind::UpstreamProtocol, "sent something that is not HTTP")
     } else {
         (Kind::UpstreamCut, "closed the connection")

@@ -2,23 +2,28 @@
 //!
 //! It has no task of its own: whoever waits for its answer polls it, so that bytes from the upstream reach the client's
 //! connection in one wake-up, and dropping the request closes it at once. Invariant: it is offered again only after
-//! its last answer was read to the end and hyper asks for the next request.
+//! its last answer was read to the end and hyper asks for the next request. A chunked body is read past hyper, see
+//! [`super::sluice`].
 
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Request, Response, Version};
 use http_body::{Body as _, Frame};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 
+use super::chunked::Chunked;
+use super::sluice::{self, Sluice, Tap};
 use super::socket::Socket;
 
 /// Turns of a connection and its user within one poll. Two are usual (the user's wish for more data wakes the
@@ -29,7 +34,10 @@ const TURNS_MAX: usize = 4;
 pub struct Line {
     sender: SendRequest<Full<Bytes>>,
     /// None once it has ended.
-    conn: Option<Connection<Socket, Full<Bytes>>>,
+    conn: Option<Connection<Sluice, Full<Bytes>>>,
+    tap: Tap,
+    /// The answer's body, while it goes past hyper.
+    past: Option<Chunked>,
     alarm: Arc<Alarm>,
     /// The alarm's.
     waker: Waker,
@@ -38,9 +46,10 @@ pub struct Line {
 impl Line {
     /// Speaks HTTP/1 on a socket.
     pub async fn open(socket: Socket) -> hyper::Result<Self> {
-        let (sender, conn) = http1::Builder::new().handshake(socket).await?;
+        let (sluice, tap) = sluice::both(socket);
+        let (sender, conn) = http1::Builder::new().handshake(sluice).await?;
         let alarm = Arc::new(Alarm::default());
-        Ok(Self { sender, conn: Some(conn), waker: Waker::from(Arc::clone(&alarm)), alarm })
+        Ok(Self { sender, conn: Some(conn), tap, past: None, waker: Waker::from(Arc::clone(&alarm)), alarm })
     }
 
     /// Sends a request and waits for the head of its answer. The error holds the request if none of it was written.
@@ -48,13 +57,44 @@ impl Line {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+        self.past = None;
+        self.tap.expect_head();
         let mut sent = pin!(self.sender.try_send_request(request));
-        std::future::poll_fn(|cx| self.drive(cx, |inner| sent.as_mut().poll(inner))).await
+        let response = std::future::poll_fn(|cx| self.drive(cx, |inner| sent.as_mut().poll(inner))).await?;
+        if self.tap.is_past() {
+            if is_chunked(&response) {
+                self.past = Some(Chunked::default());
+                // The request may still be on its way out.
+                self.alarm.state.store(ROUSED, Ordering::Release);
+            } else {
+                self.tap.leave();
+            }
+        }
+        Ok(response)
     }
 
     /// Reads on in the answer's body.
-    pub fn read(&mut self, body: &mut Incoming, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.drive(cx, |inner| Pin::new(&mut *body).poll_frame(inner))
+    pub fn read(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        if self.past.is_some() {
+            if let Some(data) = ready!(self.read_past(cx)) {
+                return Poll::Ready(Some(data.map(Frame::data).map_err(Broken::Past)));
+            }
+            self.past = None;
+            self.tap.end();
+        }
+        self.drive(cx, |inner| Pin::new(&mut *body).poll_frame(inner)).map(|next| Some(next?.map_err(Broken::Http)))
+    }
+
+    /// Reads on past hyper; none when there is nothing more to read there.
+    fn read_past(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.alarm.task.register(cx.waker());
+        if self.alarm.state.swap(ASLEEP, Ordering::AcqRel) == ROUSED {
+            self.turn();
+        }
+        match &mut self.past {
+            Some(chunked) if self.conn.is_some() => self.tap.poll_data(chunked, cx).map(Result::transpose),
+            _ => Poll::Ready(None),
+        }
     }
 
     /// Whether the next request may be sent: the last answer is over, and the upstream has not closed.
@@ -98,6 +138,8 @@ impl Line {
 const ASLEEP: u8 = 0;
 const POLLING: u8 = 1;
 const WOKEN: u8 = 2;
+/// Woken from outside.
+const ROUSED: u8 = 3;
 
 /// Keeps wake-ups between a connection and its user within the poll that causes them; passes on those from outside.
 #[derive(Default)]
@@ -112,9 +154,32 @@ impl Wake for Alarm {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let inside = |state| (state != ASLEEP).then_some(WOKEN);
-        if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, inside).is_err() {
+        let after = |state| Some(if matches!(state, POLLING | WOKEN) { WOKEN } else { ROUSED });
+        let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, after);
+        if matches!(before, Ok(ASLEEP | ROUSED)) {
             self.task.wake();
         }
     }
+}
+
+/// Whether a body is in the chunked coding and nothing else: what an answer in two minds says is for hyper to judge.
+fn is_chunked(response: &Response<Incoming>) -> bool {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let (first, second) = (codings.next(), codings.next());
+    response.version() == Version::HTTP_11
+        && !response.body().is_end_stream()
+        && !response.headers().contains_key(CONTENT_LENGTH)
+        && first.is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        && second.is_none()
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// As hyper says.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// Read past hyper.
+    #[error(transparent)]
+    Past(io::Error),
 }

@@ -5,6 +5,7 @@
 
 mod address;
 pub mod breaker;
+mod chunked;
 mod connect;
 pub mod embedded;
 mod fault;
@@ -18,6 +19,7 @@ mod render;
 mod reply;
 pub mod retry;
 mod scrub;
+mod sluice;
 mod socket;
 #[cfg(test)]
 mod tests;

@@ -23,7 +23,7 @@ use hyper::rt::Executor;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connect::{ConnectError, Connector};
-use super::line::Line;
+use super::line::{Broken, Line};
 use crate::clock::{self, Instant};
 
 /// Idle connections kept per worker.
@@ -245,11 +245,13 @@ pub struct Reply {
 
 impl Body for Reply {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
-        let Some((line, _)) = &mut this.line else { return Pin::new(&mut this.body).poll_frame(cx) };
+        let Some((line, _)) = &mut this.line else {
+            return Pin::new(&mut this.body).poll_frame(cx).map(|next| Some(next?.map_err(Broken::Http)));
+        };
         let polled = line.read(&mut this.body, cx);
         let over = match &polled {
             Poll::Ready(None) => true,

@@ -58,6 +58,66 @@ async fn connections_are_used_again_and_a_closed_one_costs_no_request() {
     assert_eq!(upstream.seen.lock().unwrap().len(), 5, "each request once");
 }
 
+/// A stream ends: what was read past hyper leaves a connection that hyper still judges.
+#[tokio::test]
+async fn a_connection_is_used_again_after_a_stream_unless_more_came_than_was_asked_for() {
+    let streamed = |tail: &[u8]| {
+        let Step::Write(bytes) = sse(EVENTS) else { unreachable!() };
+        Step::Write([bytes.as_slice(), tail].concat())
+    };
+    let lone = |byte: &[u8]| Step::Write(byte.to_vec());
+    for (steps, connections) in [
+        (vec![streamed(b""), Step::Next, streamed(b""), Step::Next, streamed(b"")], 1),
+        // A head in pieces is read by hyper, and so is its body.
+        (
+            vec![
+                lone(b"HTTP/1.1"),
+                Step::Pause,
+                lone(&sse_rest()),
+                Step::Next,
+                streamed(b""),
+                Step::Next,
+                streamed(b""),
+            ],
+            1,
+        ),
+        (vec![streamed(b"HTTP/1.1 200 OK\r\n\r\n"), Step::Next], 3),
+    ] {
+        let upstream = upstream(steps).await;
+        let http = http(upstream.port);
+        for _ in 0..3 {
+            let answer = http.ask(&query(STREAM), None).await.unwrap();
+            let (out, clean, completion) = through(answer, waits()).await;
+            assert!(clean && out.ends_with("data: [DONE]\n\n") && completion.outcome == Outcome::Ok, "{out}");
+        }
+        assert_eq!(upstream.seen.lock().unwrap().len(), 3, "each request once");
+        assert_eq!(upstream.met.load(Ordering::Relaxed), connections);
+    }
+}
+
+/// Bytes of a large request may still be on their way out when its answer begins.
+#[tokio::test]
+async fn a_stream_that_begins_before_its_request_was_read_brings_both_to_their_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let http = http(listener.local_addr().unwrap().port());
+    let large = format!(",\"x\":\"{}\"{STREAM}", "y".repeat(16 << 20));
+    let serve = clock::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        socket.write_all(&sse_head()).await.unwrap();
+        socket.write_all(&chunked(b"data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n")).await.unwrap();
+        let (mut buffer, mut read) = (vec![0; 1 << 16], 0);
+        while read < 16 << 20 {
+            read += socket.read(&mut buffer).await.unwrap();
+        }
+        socket.write_all(&chunked(b"data: [DONE]\n\n")).await.unwrap();
+        socket.write_all(b"0\r\n\r\n").await.unwrap();
+    });
+    let patient = Waits { gap: Duration::from_secs(20), ..waits() };
+    let (out, clean, _) = through(http.ask(&query(&large), None).await.unwrap(), patient).await;
+    assert!(clean && out.ends_with("data: [DONE]\n\n"), "{out}");
+    serve.await.unwrap();
+}
+
 /// Servers close a connection whose answer is over without saying so, and the next request meets the news on its way.
 #[tokio::test]
 async fn a_request_that_met_a_closing_connection_is_sent_once_more() {

@@ -1,5 +1,6 @@
 //! An upstream of raw sockets against [`Http`] and the relay: what leaves, and what odd answers turn into.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ enum Step {
     Write(Vec<u8>),
     /// Waits until the peer closes, and says so.
     Hold,
+    /// Lets what was written arrive by itself.
+    Pause,
     /// Closes with a reset.
     Reset,
     /// Reads the next request on the same connection.
@@ -54,6 +57,8 @@ struct Upstream {
     port: u16,
     /// Every request, byte for byte.
     seen: Arc<Mutex<Vec<String>>>,
+    /// Connections.
+    met: Arc<AtomicUsize>,
     /// One message when a held connection was closed by the peer.
     closed: UnboundedReceiver<()>,
 }
@@ -64,12 +69,15 @@ async fn upstream(steps: Vec<Step>) -> Upstream {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (tell, closed) = unbounded_channel();
     let record = Arc::clone(&seen);
+    let met = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&met);
     clock::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
             clock::spawn(play(socket, steps.clone(), Arc::clone(&record), tell.clone()));
         }
     });
-    Upstream { port, seen, closed }
+    Upstream { port, seen, met, closed }
 }
 
 async fn play(mut socket: TcpStream, steps: Vec<Step>, seen: Arc<Mutex<Vec<String>>>, tell: UnboundedSender<()>) {
@@ -84,6 +92,7 @@ async fn play(mut socket: TcpStream, steps: Vec<Step>, seen: Arc<Mutex<Vec<Strin
                 let _ = socket.read(&mut [0; 64]).await;
                 let _ = tell.send(());
             }
+            Step::Pause => tokio::time::sleep(Duration::from_millis(30)).await,
             Step::Reset => {
                 let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
                 return;
@@ -122,6 +131,12 @@ fn chunked(body: &[u8]) -> Vec<u8> {
 
 fn sse_head() -> Vec<u8> {
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec()
+}
+
+/// A whole stream of events without the first bytes of its head.
+fn sse_rest() -> Vec<u8> {
+    let Step::Write(bytes) = sse(EVENTS) else { unreachable!() };
+    bytes.strip_prefix(b"HTTP/1.1").unwrap().to_vec()
 }
 
 /// A whole stream of events, each in its own chunk.
