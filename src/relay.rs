@@ -26,6 +26,9 @@ use crate::clock::{self, Instant};
 use crate::config::checked::Waits;
 use crate::journal::record::Outcome;
 
+/// Whole bodies are handed over in pieces of this size, because the connection copies what it is handed.
+const PIECE_BYTES: usize = 32 * 1024;
+
 /// When the backend was asked, and what it may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -125,11 +128,12 @@ impl HttpBody for RelayBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match &mut self.0 {
             Inner::Full { data, ending } => {
-                let data = data.take().filter(|data| !data.is_empty());
-                if let Some(ending) = ending {
-                    ending.delivered(data.as_ref());
+                let mut piece = data.take().filter(|data| !data.is_empty());
+                *data = piece.as_mut().filter(|all| all.len() > PIECE_BYTES).map(|all| all.split_off(PIECE_BYTES));
+                if let (Some(ending), Some(piece)) = (ending, &piece) {
+                    ending.delivered(piece, data.is_none());
                 }
-                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
             Inner::Live(live) => live.poll(cx).map(|next| next.map(|data| data.map(Frame::data))),
         }

@@ -28,6 +28,8 @@ pin_project! {
         owed: Option<Owed>,
         // The fault that breaks the answer off, held back for one turn.
         broken: Option<Fault>,
+        // The connection's turn in which the body was found to have nothing yet.
+        idle_in: u64,
     }
 }
 
@@ -42,12 +44,12 @@ pin_project! {
 impl<B> Answer<B> {
     /// The handler's answer.
     pub fn handler(response: Response<B>, answering: Answering, owed: Option<Owed>) -> Response<Self> {
-        response.map(|body| Self { from: From::Handler { body }, answering, owed, broken: None })
+        response.map(|body| Self { from: From::Handler { body }, answering, owed, broken: None, idle_in: 0 })
     }
 
     /// An answer of our own.
     pub fn edge(fault: &Fault, answering: Answering, owed: Option<Owed>) -> Response<Self> {
-        fault_response(fault).map(|body| Self { from: From::Edge { body }, answering, owed, broken: None })
+        fault_response(fault).map(|body| Self { from: From::Edge { body }, answering, owed, broken: None, idle_in: 0 })
     }
 }
 
@@ -78,6 +80,11 @@ impl<B: Body<Data = Bytes, Error = Fault>> Body for Answer<B> {
         if let Some(fault) = this.broken.take() {
             return Poll::Ready(Some(Err(fault)));
         }
+        let turn = this.answering.watch().turn();
+        if turn > 0 && *this.idle_in == turn {
+            // hyper asks again in the same turn. Had anything come since, it would have woken the task for another one.
+            return Poll::Pending;
+        }
         if let Some(owed) = this.owed {
             owed.taken();
         }
@@ -97,8 +104,14 @@ impl<B: Body<Data = Bytes, Error = Fault>> Body for Answer<B> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if let (Some(owed), Poll::Ready(Some(Ok(_)))) = (this.owed, &polled) {
-            owed.gave(this.answering.watch());
+        match &polled {
+            Poll::Pending => *this.idle_in = turn,
+            Poll::Ready(Some(Ok(_))) => {
+                if let Some(owed) = this.owed {
+                    owed.gave(this.answering.watch());
+                }
+            }
+            Poll::Ready(_) => {}
         }
         polled
     }

@@ -3,9 +3,10 @@
 //! The protocol is settled before hyper is asked: HTTP/2 only where TLS agreed on it by ALPN, else HTTP/1. Detection by
 //! looking at the first bytes is never used: its first stage has no deadline.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::rt::Executor;
@@ -93,25 +94,35 @@ where
     let guard = Guard::new(socket, terms.limits.clone(), watch.clone());
     let mut http = http1::Builder::new();
     http.half_close(false).header_read_timeout(None).max_buf_size(BUFFER_BYTES.max(terms.limits.head_bytes + 1024));
+    // Parts of answers are small: copied behind each other they cost less than a list of them, here and in the kernel.
+    http.writev(false);
     if terms.limits.header_fields > HYPER_FIELDS {
         http.max_headers(terms.limits.header_fields);
     }
     let answered = watch.clone();
     let service = service_fn(move |request| answer_h1(handler.clone(), request, conn, &answered));
     let mut http = http.serve_connection(guard, service);
-    let drained = tokio::select! {
-        biased;
-        ended = &mut http => Err(ended),
-        () = terms.drain.draining() => Ok(()),
-    };
-    let ended = match drained {
-        Err(ended) => ended,
-        Ok(()) => {
-            watch.drain();
-            Pin::new(&mut http).graceful_shutdown();
-            (&mut http).await
+    let mut draining = pin!(terms.drain.draining());
+    let (mut waits, mut told) = (false, false);
+    let ended = poll_fn(|cx| {
+        watch.begin_turn();
+        if let Poll::Ready(ended) = Pin::new(&mut http).poll(cx) {
+            return Poll::Ready(ended);
         }
-    };
+        // Until something changes, the first look is enough for this task to be woken.
+        if told || (waits && terms.drain.is_serving()) {
+            return Poll::Pending;
+        }
+        waits = true;
+        told = draining.as_mut().poll(cx).is_ready();
+        if !told {
+            return Poll::Pending;
+        }
+        watch.drain();
+        Pin::new(&mut http).graceful_shutdown();
+        Pin::new(&mut http).poll(cx)
+    })
+    .await;
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }

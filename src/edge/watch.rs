@@ -16,6 +16,8 @@ pub struct Watch {
     answering: AtomicUsize,
     requests: AtomicUsize,
     draining: AtomicBool,
+    /// How often an HTTP/1 connection's task has been polled.
+    turns: AtomicU64,
     /// When the last answer ended, in ms after `opened`.
     quiet_since: AtomicU64,
     /// The socket's reader, where it waits for an answer to end.
@@ -35,6 +37,7 @@ impl Watch {
             answering: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
             quiet_since: AtomicU64::new(0),
             reader: AtomicWaker::new(),
             owed: Mutex::new(Vec::new()),
@@ -90,6 +93,16 @@ impl Watch {
     /// Whether no further request is wanted.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The task of an HTTP/1 connection is polled once more.
+    pub fn begin_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Which turn this is; 0 where turns are not counted.
+    pub fn turn(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// A place where an HTTP/2 stream notes what its client has not taken.

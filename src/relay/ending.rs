@@ -22,12 +22,13 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// A complete body was taken over by the connection.
-    pub fn delivered(&mut self, data: Option<&Bytes>) {
-        let Some(data) = data else { return };
-        self.completion.bytes = data.len() as u64;
-        self.completion.first_byte = Some(clock::now());
-        self.completion.outcome = if self.completion.status.is_success() { Outcome::Ok } else { Outcome::Upstream };
+    /// A piece of a complete body was taken over by the connection.
+    pub fn delivered(&mut self, piece: &Bytes, last: bool) {
+        self.completion.bytes += piece.len() as u64;
+        self.completion.first_byte.get_or_insert_with(clock::now);
+        if last {
+            self.completion.outcome = if self.completion.status.is_success() { Outcome::Ok } else { Outcome::Upstream };
+        }
     }
 
     /// Notes what a stream has shown.
