@@ -10,10 +10,11 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::attention::Attention;
-use crate::config::checked::{Backend, EnergyModel, Kind};
+use crate::config::checked::{Backend, Energy, EnergyModel, Kind};
 use crate::config::schema::quoted;
 use crate::config::{self, Config, Problem, Problems};
 use crate::domains::Domains;
+use crate::energy::cloud;
 use crate::journal::JournalError;
 use crate::journal::stats::{Filter, stats};
 use crate::models::{self, Store};
@@ -176,7 +177,11 @@ fn table_of(backend: &Backend, at: &str, report: &mut Report) -> String {
     match tables::find(backend.table.as_deref(), &model) {
         Ok(Some(table)) => format!("table {} on {} ({})", table.model, table.device, table.basis.name()),
         Ok(None) => match backend.energy {
-            EnergyModel::Unknown => "no table and no energy model: its joules are unknown".to_owned(),
+            EnergyModel::Unknown => {
+                let known = cloud::Model::new(&EnergyModel::Named(model.clone()), &Energy::ASSUMED).is_ok();
+                let hint = if known { format!("; energy.model = \"{model}\" estimates them") } else { String::new() };
+                format!("no table and no energy model: its joules are unknown{hint}")
+            }
             EnergyModel::Table => "no table: prior coverage, joules unknown".to_owned(),
             _ => "no table: prior coverage, modelled joules".to_owned(),
         },

@@ -53,7 +53,7 @@ pub struct Args {
     /// Where report.html, report.json and the PNGs go
     #[arg(long)]
     out: PathBuf,
-    /// The cloud that savings are against: a model with measured points, see `wattroute energy --cloud`
+    /// The cloud that savings are against: a model by name, or measured on one set-up as NAME@8xH100/bfloat16
     #[arg(long, default_value = "Qwen/Qwen3-235B-A22B-Instruct-2507")]
     cloud: String,
     /// Print the files and what is missing as JSON

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attention;
-use super::checked::{Backend, Embedded, EnergyModel, Kind, Price, Waits};
-use super::energy::SetUp;
+use super::checked::{Backend, Embedded, Kind, Price, Waits};
+use super::energy;
 use super::env::Around;
 use super::problem::{Problems, shown};
 use super::raw;
@@ -27,7 +27,7 @@ pub fn backend(name: &str, raw: &raw::Backend, at: &str, around: &Around, proble
     let place = problems.keep(&format!("{at}.place"), place(raw.place.as_deref()));
     let kind_word = problems.keep(&format!("{at}.kind"), kind_word(raw.kind.as_deref()));
     let price = price(&raw.price, at, problems);
-    let energy = energy(&raw.energy, place, at, problems);
+    let energy = energy::of_backend(&raw.energy, place, at, problems);
     let waits = waits(&raw.waits, place, at, problems);
     let max_in_flight = whole(raw.max_in_flight, 64, 1, 100_000, &format!("{at}.max_in_flight"), problems);
     let table = raw.table.as_deref().map(|t| table(t, &format!("{at}.table"), around, problems));
@@ -234,45 +234,6 @@ fn price(raw: &raw::Price, at: &str, problems: &mut Problems) -> Option<Option<P
             problems.add(format!("{at}.price.{missing}"), "is missing: a price has input and output");
             None
         }
-    }
-}
-
-fn energy(raw: &raw::BackendEnergy, place: Option<Place>, at: &str, problems: &mut Problems) -> Option<EnergyModel> {
-    let stated = [("gpu", raw.gpu.is_some()), ("gpus", raw.gpus.is_some()), ("precision", raw.precision.is_some())];
-    if let (None, Some((name, _))) = (&raw.points, stated.iter().find(|(_, stated)| *stated)) {
-        problems.add(format!("{at}.energy.{name}"), "is of measured points: it needs energy.points");
-        return None;
-    }
-    let mut pair = |name: &str, values: &[f64]| match values {
-        [one] if *one > 0.0 && *one < 1e6 => Some((*one, *one)),
-        [low, high] if *low > 0.0 && low <= high && *high < 1e6 => Some((*low, *high)),
-        _ => problems
-            .keep(&format!("{at}.energy.{name}"), Err("must be billions of parameters: [8] or [low, high]".to_owned())),
-    };
-    match (&raw.points, &raw.active, &raw.total) {
-        (Some(id), None, None) => {
-            let count = |n: i64| u32::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| "must be 1 or more".to_owned());
-            let gpus = match raw.gpus {
-                Some(n) => Some(problems.keep(&format!("{at}.energy.gpus"), count(n))?),
-                None => None,
-            };
-            let on = SetUp { gpu: raw.gpu.clone(), gpus, precision: raw.precision.clone() };
-            let any = on == SetUp::default();
-            Some(if any { EnergyModel::Points(id.clone()) } else { EnergyModel::PointsOn(id.clone(), on) })
-        }
-        (None, Some(active), total) => {
-            let active = pair("active", active);
-            let total = total.as_ref().map_or(active, |t| pair("total", t));
-            Some(EnergyModel::Parameters { active: active?, total: total? })
-        }
-        (None, None, Some(_)) => {
-            problems.keep(&format!("{at}.energy.active"), Err("is missing: total needs active".to_owned()))
-        }
-        (Some(_), _, _) => {
-            problems.keep(&format!("{at}.energy.points"), Err("stands alone: remove active and total".to_owned()))
-        }
-        (None, None, None) if place == Some(Place::Local) => Some(EnergyModel::Table),
-        (None, None, None) => Some(EnergyModel::Unknown),
     }
 }
 

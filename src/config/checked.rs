@@ -11,7 +11,8 @@ use secrecy::SecretString;
 
 use super::attention::Attention;
 use super::classify::Classify;
-use super::energy::{Learn, SetUp};
+pub use super::energy::EnergyModel;
+use super::energy::Learn;
 use super::shadow::Shadow;
 use crate::policy::types::{Capabilities, Place};
 
@@ -197,21 +198,6 @@ pub struct Price {
     pub input: f64,
     /// Answer.
     pub output: f64,
-}
-
-/// Where a backend's joules come from when its table has none.
-#[derive(Debug, Clone)]
-pub enum EnergyModel {
-    /// The table's J per token.
-    Table,
-    /// Measured curve of this model id in the shipped points, low/mid/high over batch.
-    Points(String),
-    /// The same, of certain set-ups only.
-    PointsOn(String, SetUp),
-    /// EcoLogits' formula from active and total parameters in billions (low, high).
-    Parameters { active: (f64, f64), total: (f64, f64) },
-    /// Not known.
-    Unknown,
 }
 
 /// Deadlines of one backend.

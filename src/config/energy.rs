@@ -4,6 +4,7 @@ use super::checked::{Energy, Wall};
 use super::env::Around;
 use super::problem::{Problems, shown};
 use super::{raw, words};
+use crate::policy::types::Place;
 
 /// Whether estimates follow the gateway's own traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,23 @@ pub struct SetUp {
     pub gpus: Option<u32>,
     /// Weights' precision, such as `bfloat16` or `fp8`.
     pub precision: Option<String>,
+}
+
+/// Where a backend's joules come from when its table has none.
+#[derive(Debug, Clone)]
+pub enum EnergyModel {
+    /// The table's J per token.
+    Table,
+    /// Measured curve of this model id in the shipped points, low/mid/high over batch.
+    Points(String),
+    /// The same, of certain set-ups only.
+    PointsOn(String, SetUp),
+    /// A model by name: its measured curves, else EcoLogits' formula with the size that the shipped list has.
+    Named(String),
+    /// EcoLogits' formula from active and total parameters in billions (low, high).
+    Parameters { active: (f64, f64), total: (f64, f64) },
+    /// Not known.
+    Unknown,
 }
 
 impl Energy {
@@ -123,6 +141,58 @@ pub fn learning(word: Option<&str>, problems: &mut Problems) -> Learn {
             problems.add("learning", format!("must be on, frozen or off (got {})", shown(other)));
             Learn::Off
         }
+    }
+}
+
+/// Checks `[backends.NAME.energy]`; `at` is the backend's key.
+pub fn of_backend(
+    raw: &raw::BackendEnergy,
+    place: Option<Place>,
+    at: &str,
+    problems: &mut Problems,
+) -> Option<EnergyModel> {
+    let stated = [("gpu", raw.gpu.is_some()), ("gpus", raw.gpus.is_some()), ("precision", raw.precision.is_some())];
+    if let (None, Some((name, _))) = (&raw.points, stated.iter().find(|(_, stated)| *stated)) {
+        problems.add(format!("{at}.energy.{name}"), "is of measured points: it needs energy.points");
+        return None;
+    }
+    if let Some(id) = &raw.model {
+        if raw.points.is_some() || raw.active.is_some() || raw.total.is_some() {
+            problems.add(format!("{at}.energy.model"), "stands alone: remove points, active and total");
+            return None;
+        }
+        return Some(EnergyModel::Named(id.clone()));
+    }
+    let mut pair = |name: &str, values: &[f64]| match values {
+        [one] if *one > 0.0 && *one < 1e6 => Some((*one, *one)),
+        [low, high] if *low > 0.0 && low <= high && *high < 1e6 => Some((*low, *high)),
+        _ => problems
+            .keep(&format!("{at}.energy.{name}"), Err("must be billions of parameters: [8] or [low, high]".to_owned())),
+    };
+    match (&raw.points, &raw.active, &raw.total) {
+        (Some(id), None, None) => {
+            let count = |n: i64| u32::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| "must be 1 or more".to_owned());
+            let gpus = match raw.gpus {
+                Some(n) => Some(problems.keep(&format!("{at}.energy.gpus"), count(n))?),
+                None => None,
+            };
+            let on = SetUp { gpu: raw.gpu.clone(), gpus, precision: raw.precision.clone() };
+            let any = on == SetUp::default();
+            Some(if any { EnergyModel::Points(id.clone()) } else { EnergyModel::PointsOn(id.clone(), on) })
+        }
+        (None, Some(active), total) => {
+            let active = pair("active", active);
+            let total = total.as_ref().map_or(active, |t| pair("total", t));
+            Some(EnergyModel::Parameters { active: active?, total: total? })
+        }
+        (None, None, Some(_)) => {
+            problems.keep(&format!("{at}.energy.active"), Err("is missing: total needs active".to_owned()))
+        }
+        (Some(_), _, _) => {
+            problems.keep(&format!("{at}.energy.points"), Err("stands alone: remove active and total".to_owned()))
+        }
+        (None, None, None) if place == Some(Place::Local) => Some(EnergyModel::Table),
+        (None, None, None) => Some(EnergyModel::Unknown),
     }
 }
 

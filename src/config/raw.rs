@@ -131,6 +131,7 @@ pub struct Price {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackendEnergy {
+    pub model: Option<String>,
     pub points: Option<String>,
     pub gpu: Option<String>,
     pub gpus: Option<i64>,

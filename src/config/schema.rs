@@ -86,6 +86,7 @@ pub const KEYS: &[(&str, Shape)] = &[
     ("backends.*.max_in_flight", Shape::Int),
     ("backends.*.price.input", Shape::Float),
     ("backends.*.price.output", Shape::Float),
+    ("backends.*.energy.model", Shape::Text),
     ("backends.*.energy.points", Shape::Text),
     ("backends.*.energy.gpu", Shape::Text),
     ("backends.*.energy.gpus", Shape::Int),

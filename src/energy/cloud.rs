@@ -5,6 +5,7 @@
 //! so [`Model::derivation`] prints every input.
 
 pub mod points;
+pub mod sizes;
 
 use std::fmt::Write;
 
@@ -56,8 +57,25 @@ impl Model {
             EnergyModel::Table | EnergyModel::Unknown => Ok(None),
             EnergyModel::Points(id) => Self::measured(id, &SetUp::default(), assumed).map(Some),
             EnergyModel::PointsOn(id, on) => Self::measured(id, on, assumed).map(Some),
-            EnergyModel::Parameters { active, total } => Ok(Some(Self::from_parameters(*active, *total, assumed))),
+            EnergyModel::Named(id) => Self::named(id, assumed).map(Some),
+            EnergyModel::Parameters { active, total } => {
+                Ok(Some(Self::from_parameters("no measurement of this model is known", *active, *total, assumed)))
+            }
         }
+    }
+
+    fn named(id: &str, assumed: &Energy) -> Result<Self, String> {
+        if points::curves(id).is_ok() {
+            return Self::measured(id, &SetUp::default(), assumed);
+        }
+        let Some(size) = sizes::size(id) else {
+            let near = points::nearest(id).or_else(|| sizes::nearest(id));
+            let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+            return Err(format!(
+                "`{id}` was neither measured nor has it a known size{near} Its parameters can be stated: active = [8, 28]"
+            ));
+        };
+        Ok(Self::from_parameters(&format!("{id}: {}", size.how()), size.active(), size.total(), assumed))
     }
 
     /// J per generated token.
@@ -103,10 +121,10 @@ impl Model {
         })
     }
 
-    fn from_parameters(active: (f64, f64), total: (f64, f64), assumed: &Energy) -> Self {
+    fn from_parameters(why: &str, active: (f64, f64), total: (f64, f64), assumed: &Energy) -> Self {
         let middle = |(a, b): (f64, f64)| f64::midpoint(a, b);
         let (actives, totals) = ([active.0, middle(active), active.1], [total.0, middle(total), total.1]);
-        let mut text = String::from("EcoLogits formula; no measurement of this model is known\n");
+        let mut text = format!("EcoLogits formula; {why}\n");
         let ends = [0, 1, 2].map(|i| {
             let (p, t, b, pue) = (at(&actives, i), at(&totals, i), f64::from(at(&assumed.batch, i)), at(&assumed.pue, i));
             let joules = ecologits(p, t, b) * pue;
@@ -133,6 +151,15 @@ impl Model {
             derivation: text,
         }
     }
+}
+
+/// A model as people write it: `NAME`, or measured points of one set-up as `NAME@8xH100`, `NAME@H100` or `NAME@8xH100/fp8`.
+pub fn stated(text: &str) -> EnergyModel {
+    let Some((id, on)) = text.split_once('@') else { return EnergyModel::Named(text.to_owned()) };
+    let (device, precision) = on.split_once('/').map_or((on, None), |(device, p)| (device, Some(p.to_owned())));
+    let counted = device.split_once(['x', 'X']).and_then(|(n, gpu)| Some((n.parse::<u32>().ok()?, gpu)));
+    let (gpus, gpu) = counted.map_or((None, device), |(n, gpu)| (Some(n), gpu));
+    EnergyModel::PointsOn(id.to_owned(), SetUp { gpu: Some(gpu.to_owned()), gpus, precision })
 }
 
 /// EcoLogits' J per output token, host included, before PUE. `active` and `total` in billions of parameters.
@@ -178,7 +205,8 @@ fn tell_points(id: &str, curves: &[&Curve], assumed: &Energy, ends: [f64; 3]) ->
     for curve in curves {
         let _ = writeln!(text, "  {}", curve.about());
     }
-    text.push_str("batches outside a curve take its nearest end; prompts of the benchmark are inside these figures");
+    text.push_str("batches outside a curve take its nearest end; prompts of the benchmark are inside these figures, and mid and high \
+         add what reading a prompt takes");
     text
 }
 
@@ -217,6 +245,23 @@ mod tests {
         assert!(j.low < j.mid && j.mid < j.high, "{j:?}");
         assert!(model.derivation().contains("8x H100"), "{}", model.derivation());
         assert_eq!(Model::new(&EnergyModel::Unknown, &ASSUMED).unwrap().map(|_| ()), None);
+    }
+
+    #[test]
+    fn a_name_is_measured_or_sized_or_neither() {
+        let of = |id: &str| Model::new(&EnergyModel::Named(id.to_owned()), &ASSUMED);
+        let sized = of("openai/gpt-4o-mini").unwrap().unwrap();
+        let stated = EnergyModel::Parameters { active: (8.0, 28.0), total: (8.0, 28.0) };
+        assert_eq!(sized.per_token(), Model::new(&stated, &ASSUMED).unwrap().unwrap().per_token());
+        assert!(sized.derivation().contains("estimated by EcoLogits, not published"), "{}", sized.derivation());
+        let measured = of("qwen3-235b-a22b-instruct-2507").unwrap().unwrap();
+        assert!(measured.derivation().contains("measured curves"), "{}", measured.derivation());
+        let on = Model::new(&stated("qwen3-235b-a22b-instruct-2507@8xH100/bfloat16"), &ASSUMED).unwrap().unwrap();
+        assert!(on.derivation().contains("1 set-ups"), "{}", on.derivation());
+        let why = Model::new(&stated("qwen3-235b-a22b-instruct-2507@8xH10"), &ASSUMED).unwrap_err();
+        assert!(why.contains("did you mean `H100`"), "{why}");
+        let why = of("gpt-4o-mni").unwrap_err();
+        assert!(why.contains("`gpt-4o-mini`") && why.contains("active = "), "{why}");
     }
 
     #[test]

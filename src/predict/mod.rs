@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::classify::domain::{DOMAINS, Domain, Posterior};
-use crate::config::checked::{Backend, Energy, Kind, Price};
+use crate::config::checked::{Backend, Energy, EnergyModel, Kind, Price};
 use crate::config::problem::{Problem, Problems};
 use crate::energy::carbon::{self, Grid};
 use crate::energy::cloud::Model;
@@ -83,7 +83,8 @@ impl Outlook {
             problems.0.extend(found.0.into_iter().map(|p| placed(p, &at, backend.table.as_deref())));
             None
         });
-        let cloud = problems.keep(&format!("{at}.energy.points"), Model::new(&backend.energy, assumed));
+        let key = if matches!(backend.energy, EnergyModel::Named(_)) { "model" } else { "points" };
+        let cloud = problems.keep(&format!("{at}.energy.{key}"), Model::new(&backend.energy, assumed));
         let here = assumed.region.as_ref().filter(|_| backend.place == Place::Local);
         let (key, place) = match &backend.region {
             Some(own) => (format!("{at}.energy.region"), Some(own)),
@@ -271,7 +272,6 @@ fn placed(mut problem: Problem, at: &str, named: Option<&Path>) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::checked::EnergyModel;
     use crate::policy::sample::ALL;
     use crate::tables::shipped;
 

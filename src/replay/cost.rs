@@ -128,7 +128,7 @@ impl Tariff {
 /// A region that is not known.
 pub fn local(model: &Model, own: Option<Arc<tables::Table>>, stated: &Stated) -> Result<Tariff, String> {
     let table = own.or_else(|| tables::shipped(&model.id));
-    let active = model.active_b.or_else(|| prices::size(&model.id).map(|s| s.active().0)).or(model.params_b);
+    let active = model.active_b.or_else(|| cloud::sizes::size(&model.id).map(|s| s.active().0)).or(model.params_b);
     let mut notes = Vec::new();
     let (output, input) = local_joules(model, stated, table.as_deref(), active, &mut notes);
     let [per_out, per_in] = LOCAL_SECONDS;
@@ -243,10 +243,8 @@ pub fn energy_of(model: &Model, stated: &Stated) -> (EnergyModel, String) {
             format!("{total} B parameters by the log{dense}"),
         );
     }
-    if let Some(size) = prices::size(id) {
-        let how =
-            if size.estimated() { "size estimated by EcoLogits, not published" } else { "size by EcoLogits' list" };
-        return (EnergyModel::Parameters { active: size.active(), total: size.total() }, how.to_owned());
+    if let Some(size) = cloud::sizes::size(id) {
+        return (EnergyModel::Parameters { active: size.active(), total: size.total() }, size.how().to_owned());
     }
     let low = tail.to_lowercase();
     let small = low.split(['-', '_', '.', ':']).any(|word| SMALL_NAMES.contains(&word));

@@ -1,6 +1,7 @@
 //! What the command line of a replay states about energy, prices and places.
 
 use crate::config::checked::{Energy, EnergyModel, Price};
+use crate::energy::cloud;
 use crate::replay::cost::{ELECTRICITY_USD_PER_KWH, Stated};
 
 /// Assumptions about both sides' costs.
@@ -102,7 +103,7 @@ impl Costs {
     }
 }
 
-/// `70`, `44:132`, `44:132/440`, `unknown` or a measured model's name.
+/// `70`, `44:132`, `44:132/440`, `unknown` or a model's name.
 fn size(text: &str) -> Result<EnergyModel, String> {
     if text == "unknown" {
         return Ok(EnergyModel::Unknown);
@@ -115,9 +116,11 @@ fn size(text: &str) -> Result<EnergyModel, String> {
     let (active, total) = text.split_once('/').unwrap_or((text, text));
     match (pair(active), pair(total)) {
         (Some(active), Some(total)) => Ok(EnergyModel::Parameters { active, total }),
-        _ => match crate::energy::cloud::points::curves(text) {
-            Ok(_) => Ok(EnergyModel::Points(text.to_owned())),
-            Err(e) => Err(format!("--cloud-params: neither a size (70, 44:132, 44:132/440) nor a measured model: {e}")),
-        },
+        _ => {
+            let named = cloud::stated(text);
+            cloud::Model::new(&named, &Energy::ASSUMED)
+                .map_err(|e| format!("--cloud-params: neither a size (70, 44:132, 44:132/440) nor a model: {e}"))?;
+            Ok(named)
+        }
     }
 }

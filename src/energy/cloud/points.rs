@@ -106,11 +106,16 @@ fn all(id: &str) -> Result<Vec<&'static Curve>, String> {
     let found: Vec<&Curve> =
         CURVES.iter().filter(|(name, _)| plain(name) == wanted).flat_map(|(_, curves)| curves).collect();
     if found.is_empty() {
-        let near = did_you_mean(&id.to_lowercase(), LOWER.iter().map(String::as_str));
+        let near = nearest(id);
         let near = near.map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
         return Err(format!("no measured points of that model{near}"));
     }
     Ok(found)
+}
+
+/// The measured model whose name a misspelt one is nearest to.
+pub fn nearest(id: &str) -> Option<&'static str> {
+    did_you_mean(&id.to_lowercase(), LOWER.iter().map(String::as_str))
 }
 
 /// Names of the measured models.

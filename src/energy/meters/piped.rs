@@ -64,6 +64,8 @@ impl Piped {
     ) -> Result<Self, Absent> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let shared = Arc::new(Shared { newest: Mutex::new(None), program: Mutex::default(), changed: Condvar::new() });
         let first = shared.begin(&mut command).map_err(|e| Absent {
             meter,
@@ -140,11 +142,19 @@ impl Drop for Piped {
         let child = program.child.take();
         drop(program);
         self.shared.changed.notify_all();
-        if let Some(mut child) = child {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        child.map(end);
     }
+}
+
+/// Ends a program with whatever it started: that would hold the pipe open and go on for ever.
+fn end(mut child: Child) {
+    #[cfg(unix)]
+    if let Ok(group) = i32::try_from(child.id()) {
+        // SAFETY: no memory is touched. The group is the child's own, and its number is not given away before the wait below.
+        unsafe { libc::kill(-group, libc::SIGKILL) };
+    }
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// The thread: reads what the program prints, and starts it again when it has ended.
@@ -307,6 +317,20 @@ mod tests {
         let fine = shell("echo warming up >&2; echo 12.5; exec sleep 60");
         assert_eq!(fine.first(patience), Ok(()));
         assert_eq!(fine.trouble(), None);
+    }
+
+    #[test]
+    fn what_a_program_started_ends_with_it() {
+        let meter = shell("sleep 600 & echo 12.5; wait");
+        assert_eq!(meter.first(Duration::from_secs(20)), Ok(()));
+        let shared = Arc::downgrade(&meter.shared);
+        drop(meter);
+        // Whoever still holds the pipe keeps the thread that reads it.
+        let until = clock::now() + Duration::from_secs(20);
+        while shared.strong_count() > 0 && clock::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(shared.strong_count(), 0);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::charts::{WIDTH, names};
 use super::subject::{Point, Subject};
-use crate::config::checked::{Energy, EnergyModel};
-use crate::energy::cloud::Model;
+use crate::config::checked::Energy;
+use crate::energy::cloud::{Model, stated};
 use crate::picture::axis::{Scale, frame, legend};
 use crate::picture::scene::{Anchor, Ink, Scene};
 use crate::tables::sample::count;
@@ -69,7 +69,7 @@ pub struct Saving {
 /// Savings of one subject at every batch; none without joules and tokens.
 ///
 /// # Errors
-/// A cloud model without measured points.
+/// A cloud model that was neither measured nor has a known size.
 pub fn savings(subject: &Subject, cloud: &str, assumed: &Energy) -> Result<Option<Vec<Saving>>, String> {
     let row = &subject.table.overall;
     let (Some(own), Some(output)) = (row.joules_per_query, row.output_tokens) else { return Ok(None) };
@@ -77,7 +77,7 @@ pub fn savings(subject: &Subject, cloud: &str, assumed: &Energy) -> Result<Optio
     let mut out = Vec::new();
     for batch in BATCHES {
         let at = Energy { batch: [batch; 3], ..assumed.clone() };
-        let Some(model) = Model::new(&EnergyModel::Points(cloud.to_owned()), &at)? else { return Ok(None) };
+        let Some(model) = Model::new(&stated(cloud), &at)? else { return Ok(None) };
         let theirs = model.joules(input, output);
         let percent = |cloud: Option<f64>| cloud.map(|c| (1.0 - own / c) * 100.0);
         let (Some(low), Some(mid), Some(high)) = (percent(theirs.low), percent(theirs.mid), percent(theirs.high))

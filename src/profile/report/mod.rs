@@ -74,10 +74,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Makes every picture that the figures allow. `cloud` is a model with measured points.
+    /// Makes every picture that the figures allow. `cloud` is a model as [`crate::energy::cloud::stated`] reads it.
     ///
     /// # Errors
-    /// No subjects, or a cloud model that was not measured.
+    /// No subjects, or a cloud model that was neither measured nor has a known size.
     pub fn new(subjects: Vec<Subject>, cloud: &str, assumed: &Energy, date: String) -> Result<Self, String> {
         if subjects.is_empty() {
             return Err("no tables".to_owned());
@@ -101,7 +101,7 @@ impl Report {
             ("efficiency", "Intelligence per joule and per watt", format!("Ratios of means on logarithmic scales. IPJ leads: IPW rewards slowness, because a slow machine draws fewer watts for longer.{unsure}"), Some(charts::efficiency(s)), ""),
             ("pareto", "Accuracy against energy", format!("The dashed front joins the models that no other beats in both.{unsure}"), charts::pareto(s), "No front: no table knows joules."),
             ("tokens", "Joules against tokens", format!("One dot an answer, without its prompt: its joules less the table's J per prompt token times its prompt. The line is the table's J per generated token.{unsure}"), lines::tokens(s), "No joules against tokens: give the record files, or put them beside the tables as NAME.records.jsonl."),
-            ("savings", "Savings against the cloud's batch", format!("Against {} answering with as many tokens, host and PUE {mid} included; the band spans the measured set-ups and PUE {low} to {high}. Above the line a local answer takes fewer joules.{unsure}", self.cloud), lines::against_batch(s, &self.savings), "No savings: no table knows joules and tokens."),
+            ("savings", "Savings against the cloud's batch", format!("Against {} answering with as many tokens, host and PUE {mid} included; the band spans the measured set-ups, or the sizes it may have, and PUE {low} to {high}. Above the line a local answer takes fewer joules.{unsure}", self.cloud), lines::against_batch(s, &self.savings), "No savings: no table knows joules and tokens."),
             ("calibration", "Confidence against correctness", "Answers by rising confidence; on the diagonal a model is right as often as it is sure.".to_owned(), lines::calibration(s), "No calibration: no record file has log-probabilities of at least 20 graded answers."),
         ];
         for (id, title, lede, scene, why) in made {
