@@ -3,6 +3,7 @@
 mod domains;
 mod gist;
 mod kept;
+mod recorded;
 mod success;
 mod topics;
 mod verify;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::recorded::Recorded;
 use crate::profile::record::{self, Record};
 use crate::train::front::{self, Pair, auc, ece, interval};
 use crate::train::verify::{Held, Row, cross_validate, learn};
@@ -16,7 +17,8 @@ use crate::verify::{Evidence, Expected, Model, detect};
 #[command(after_help = "Examples:
   wattroute profile --backend local/small --suite gsm8k --limit 300 --out small.json
   wattroute train verify --records small.records.jsonl
-  wattroute train verify --records small.records.jsonl --strong large.records.jsonl")]
+  wattroute train verify --records small.records.jsonl --strong large.records.jsonl
+  wattroute train verify --records small.records.jsonl --strong-outcomes eval/data/routing/zeroeval_gsm.jsonl.gz=gpt-4o-2024-08-06")]
 pub struct VerifyArgs {
     /// Record files of `wattroute profile` to learn from
     #[arg(long, value_name = "FILE", required = true, num_args = 1..)]
@@ -24,6 +26,9 @@ pub struct VerifyArgs {
     /// Records of a stronger model on the same questions: quality against joules of a cascade from the first file to it
     #[arg(long, value_name = "FILE")]
     strong: Option<PathBuf>,
+    /// The same with a stronger model that an outcome table has on the same questions; its joules are the cloud's assumptions
+    #[arg(long, value_name = "TABLE=MODEL", num_args = 1.., conflicts_with = "strong")]
+    strong_outcomes: Vec<String>,
     /// Write the learned weights here, as a policy's [verify.model] takes them
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -49,10 +54,25 @@ pub fn run(args: &VerifyArgs) -> Result<(), String> {
         let held = held.get(range).unwrap_or_default();
         print!("{}", worth(&path.display().to_string(), rows, held, &suites, args.seed));
     }
+    let first = rows.first().map(|r| r.model.clone()).unwrap_or_default();
     if let Some(strong) = &args.strong {
-        let first = rows.first().map(|r| r.model.clone()).unwrap_or_default();
         let strong = read(strong, &mut suites)?;
-        print!("{}", fronts(&first, &pairs(&rows, &held, &first, &strong), args.seed));
+        let by_key: BTreeMap<&str, &Row> = strong.iter().map(|r| (r.key.as_str(), r)).collect();
+        let pairs = pairs(&rows, &held, &first, |key| by_key.get(key).map(|r| (r.correct, r.joules)));
+        print!("{}", fronts(&first, &pairs, args.seed));
+    }
+    if !args.strong_outcomes.is_empty() {
+        let recorded = Recorded::read(&args.strong_outcomes)?;
+        recorded.told.iter().for_each(|line| println!("\n{line}"));
+        for (i, name) in ["low", "mid", "high"].into_iter().enumerate() {
+            let strong = |key: &str| {
+                let (right, joules) = recorded.get(question(key))?;
+                Some((right, joules.get(i).copied()?))
+            };
+            let pairs = pairs(&rows, &held, &first, strong);
+            println!("\ncloud's joules: {name}");
+            print!("{}", fronts(&first, &pairs, args.seed));
+        }
     }
     let weights = weights(&learn(&rows)?, &rows, args);
     print!("\n{weights}");
@@ -144,16 +164,21 @@ fn at_all<T: Copy>(all: &[T], at: &[usize]) -> Vec<T> {
     at.iter().filter_map(|i| all.get(*i).copied()).collect()
 }
 
-/// Questions that both models answered.
-fn pairs(rows: &[Row], held: &[Held], weak: &str, strong: &[Row]) -> Vec<Pair> {
-    let by_key: BTreeMap<&str, &Row> = strong.iter().map(|r| (r.key.as_str(), r)).collect();
+/// A row's question without its suite and repeat, as [`row`] puts them together.
+fn question(key: &str) -> &str {
+    let bare = key.split_once(' ').map_or(key, |(_, rest)| rest);
+    bare.rsplit_once(' ').map_or(bare, |(id, _)| id)
+}
+
+/// Questions that both models answered; `strong` has whether it was right, and its joules.
+fn pairs(rows: &[Row], held: &[Held], weak: &str, strong: impl Fn(&str) -> Option<(bool, f64)>) -> Vec<Pair> {
     let first = rows.iter().zip(held).filter(|(r, _)| r.model == weak);
-    let both = first.filter_map(|(r, h)| Some((r, h, by_key.get(r.key.as_str())?)));
-    let pair = |(r, h, s): (&Row, &Held, &&Row)| Pair {
+    let both = first.filter_map(|(r, h)| Some((r, h, strong(&r.key)?)));
+    let pair = |(r, h, (right, joules)): (&Row, &Held, (bool, f64))| Pair {
         weak: r.correct,
-        strong: s.correct,
+        strong: right,
         weak_j: r.joules,
-        strong_j: s.joules,
+        strong_j: joules,
         after: h.learned,
         before: h.before,
     };

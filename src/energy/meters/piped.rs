@@ -149,9 +149,10 @@ impl Drop for Piped {
 /// Ends a program with whatever it started: that would hold the pipe open and go on for ever.
 fn end(mut child: Child) {
     #[cfg(unix)]
-    if let Ok(group) = i32::try_from(child.id()) {
-        // SAFETY: no memory is touched. The group is the child's own, and its number is not given away before the wait below.
-        unsafe { libc::kill(-group, libc::SIGKILL) };
+    {
+        use rustix::process::{Pid, Signal, kill_process_group};
+        // The group is the child's own, and its number is not given away before the wait below.
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     }
     let _ = child.kill();
     let _ = child.wait();
