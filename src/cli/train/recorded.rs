@@ -43,7 +43,8 @@ impl Recorded {
         let models = Models::beside(table)?;
         let at = models.find(model).map_err(|e| format!("{}: {e}", table.display()))?;
         let Some(model) = models.models.get(at) else { return Ok(()) };
-        let tariff = cost::cloud(model, &Stated::assumed(Energy::ASSUMED))?;
+        let stated = Stated::assumed(Energy::ASSUMED);
+        let tariff = cost::cloud(model, &stated)?;
         let columns = Columns { weak: at, strong: at, models: models.models.len(), text: false };
         let (mut lines, before) = (Lines::open(table)?, self.answers.len());
         while let Some(chunk) = lines.chunk(ROWS)? {
@@ -63,7 +64,10 @@ impl Recorded {
             return Err(format!("{}: no answer of {} with a length and known joules", table.display(), model.id));
         }
         self.told.push(format!("{} on {n} questions of {}", model.id, table.display()));
-        self.told.extend(tariff.notes.into_iter().filter(|note| note.starts_with("cloud energy")));
+        // What follows names an option of another command.
+        let how = cost::energy_of(model, &stated).1;
+        let how = how.split("; --cloud-params").next().unwrap_or_default();
+        self.told.push(format!("its joules: {how}; for low, mid and high {}", list(&tariff)));
         Ok(())
     }
 
@@ -71,6 +75,13 @@ impl Recorded {
     pub fn get(&self, id: &str) -> Option<Answer> {
         self.answers.get(id).copied()
     }
+}
+
+/// J per output token of all three assumptions.
+fn list(tariff: &Tariff) -> String {
+    let j = tariff.output;
+    let each = [j.low, j.mid, j.high].map(|j| j.map_or("unknown".to_owned(), |j| format!("{j:.2}")));
+    format!("{} J per output token", each.join(", "))
 }
 
 fn answer(arm: &crate::replay::case::Arm, input: f64, tariff: &Tariff) -> Option<Answer> {
@@ -99,7 +110,7 @@ mod tests {
         assert!(!right && also && read.get("c").is_none());
         assert!(a[0] < a[1] && a[1] < a[2] && b[1] > 1.9 * a[1], "{a:?} {b:?}");
         assert!(
-            read.told[0].contains("gpt-4o on 2 questions") && read.told[1].starts_with("cloud energy"),
+            read.told[0].contains("gpt-4o on 2 questions") && read.told[1].contains("J per output token"),
             "{:?}",
             read.told
         );
