@@ -251,8 +251,8 @@ mod tests {
     fn a_name_is_measured_or_sized_or_neither() {
         let of = |id: &str| Model::new(&EnergyModel::Named(id.to_owned()), &ASSUMED);
         let sized = of("openai/gpt-4o-mini").unwrap().unwrap();
-        let stated = EnergyModel::Parameters { active: (8.0, 28.0), total: (8.0, 28.0) };
-        assert_eq!(sized.per_token(), Model::new(&stated, &ASSUMED).unwrap().unwrap().per_token());
+        let size = EnergyModel::Parameters { active: (8.0, 28.0), total: (8.0, 28.0) };
+        assert_eq!(sized.per_token(), Model::new(&size, &ASSUMED).unwrap().unwrap().per_token());
         assert!(sized.derivation().contains("estimated by EcoLogits, not published"), "{}", sized.derivation());
         let measured = of("qwen3-235b-a22b-instruct-2507").unwrap().unwrap();
         assert!(measured.derivation().contains("measured curves"), "{}", measured.derivation());

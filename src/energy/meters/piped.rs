@@ -142,7 +142,9 @@ impl Drop for Piped {
         let child = program.child.take();
         drop(program);
         self.shared.changed.notify_all();
-        child.map(end);
+        if let Some(child) = child {
+            end(child);
+        }
     }
 }
 
