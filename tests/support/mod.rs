@@ -14,7 +14,7 @@ pub mod upstream;
 use std::time::Duration;
 
 /// The longest that a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Polls until a condition holds.
 pub async fn eventually(what: &str, holds: impl Fn() -> bool) {

@@ -39,8 +39,9 @@ impl Figure {
         if let Some(n) = self.file.as_ref().and_then(|file| read(file, room)) {
             return Some(n);
         }
+        // What was opened by its name just now counts even if another has taken its place since.
         self.file = File::open(&self.path).ok();
-        read(self.file.as_ref()?, room)
+        self.file.as_ref()?.read_at(room, 0).ok()
     }
 }
 
@@ -53,6 +54,26 @@ fn read(file: &File, room: &mut [u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_all_the_time_is_never_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("energy_uj"), folder.path().join("next"));
+        std::fs::write(&path, "0").unwrap();
+        let mut figure = Figure::of(path.clone());
+        std::thread::scope(|scope| {
+            let replacing = scope.spawn(|| {
+                for n in 0..20_000 {
+                    std::fs::write(&next, n.to_string()).unwrap();
+                    std::fs::rename(&next, &path).unwrap();
+                }
+            });
+            while !replacing.is_finished() {
+                assert!(figure.number().is_some());
+            }
+        });
+        assert_eq!(figure.number(), Some(19_999.0));
+    }
 
     #[test]
     fn a_file_is_read_anew_each_time_also_where_another_took_its_place() {
