@@ -20,6 +20,7 @@ use self::topics::Asked;
 use crate::classify::gist::Gist;
 use crate::classify::taxonomy::Taxonomy;
 use crate::cli::classify::Tier;
+use crate::train::noise::Copies;
 use crate::train::own::Fields;
 use crate::train::topics::Options;
 
@@ -120,8 +121,8 @@ fn taxonomy(args: &DomainArgs) -> Result<(), String> {
 }
 
 impl DomainArgs {
-    fn options(&self) -> Options {
-        Options { seed: self.seed, epochs: self.epochs }
+    fn options(&self, copies: &'static Copies) -> Options {
+        Options { seed: self.seed, epochs: self.epochs, copies }
     }
 
     /// The encoder with what it gave before, where its tier is wanted.

@@ -1,6 +1,7 @@
 //! Labels of a user's own, from a few hundred rows to a classifier, and what happens to rows that are wrong.
 
 use super::gist;
+use super::noise::HEAVY;
 use super::own::{self, Fields};
 use super::topics::{self, Aids, Options};
 use super::vectors::Vectors;
@@ -71,7 +72,8 @@ fn a_few_hundred_rows_and_a_label_with_three_make_a_calibrated_classifier() {
     // All three examples teach, whatever side their hash puts them on.
     sides.train.extend(sides.test.extract_if(.., |s| s.label == 3));
     let (trained, _) =
-        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 8 }, &aids()).unwrap();
+        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 8, copies: &HEAVY }, &aids())
+            .unwrap();
     let again = file::parse(&file::render(&trained)).unwrap();
     assert_eq!(again, trained);
     let right = sides.test.iter().filter(|s| again.sort(&s.text).top == Some(s.label)).count();
@@ -89,7 +91,7 @@ fn training_twice_gives_the_same_bytes() {
     let taxonomy = Taxonomy::parse(TAXONOMY).unwrap();
     let sides = read(&rows()).unwrap();
     let bytes = || {
-        let options = Options { seed: 7, epochs: 2 };
+        let options = Options { seed: 7, epochs: 2, copies: &HEAVY };
         topics::fit(&taxonomy, &sides.train, &sides.dev, &options, &aids()).map(|(t, _)| file::render(&t))
     };
     assert_eq!(bytes(), bytes());
@@ -120,7 +122,9 @@ fn too_little_is_an_error_that_says_what_is_missing() {
     assert!(read(&rows()[..5]).err().unwrap().contains("at least 20"));
     let taxonomy = Taxonomy::parse(TAXONOMY).unwrap();
     let sides = read(&rows()[..300]).unwrap();
-    let why = topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 1 }, &aids()).unwrap_err();
+    let why =
+        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 1, copies: &HEAVY }, &aids())
+            .unwrap_err();
     assert!(why.contains("no training example of: seeds"), "{why}");
 }
 
@@ -173,7 +177,8 @@ fn sentence_vectors_that_know_the_label_are_believed_and_kept_once() {
     let lookup = |text: &str| vectors.of(text);
     let aids = Aids { vectors: Some(&lookup), ..aids() };
     let (trained, _) =
-        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 2 }, &aids).unwrap();
+        topics::fit(&taxonomy, &sides.train, &sides.dev, &Options { seed: 7, epochs: 2, copies: &HEAVY }, &aids)
+            .unwrap();
     assert_eq!(file::parse(&file::render(&trained)).unwrap(), trained);
     let said = |label: usize| {
         let mut vector = vec![0.0; VECTOR];

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::dense::{self, Row, Scored};
 use super::encoder::{self, Seen};
-use super::noise;
+use super::noise::{self, Copies};
 use super::solver::{self, Doc};
 use crate::classify::features::{CHAR_BITS, Group, WORD_BITS, scan};
 use crate::classify::gist::Gist;
@@ -38,6 +38,8 @@ pub struct Options {
     pub seed: u64,
     /// Passes of the sparse solver.
     pub epochs: u32,
+    /// How copies of the examples are spoilt.
+    pub copies: &'static Copies,
 }
 
 impl Options {
@@ -93,7 +95,7 @@ pub fn fit(
     aids: &Aids,
 ) -> Result<(Topics, Chosen), String> {
     enough(taxonomy, train)?;
-    let all = noise::doubled(train, options.seed);
+    let all = noise::doubled(train, options.copies, options.seed);
     let models = fold_models(taxonomy, &all, options, aids);
     let full = models.last().ok_or("no final model")?;
     let unseen = |s: &Sample| row(models.get(s.fold).filter(|_| s.fold < FOLDS)?, s);

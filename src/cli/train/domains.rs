@@ -13,6 +13,7 @@ use crate::classify::taxonomy::Taxonomy;
 use crate::classify::topics::{Topics, file};
 use crate::classify::{AEI, Classifier, posterior};
 use crate::train::domains;
+use crate::train::noise::LIGHT;
 use crate::train::topics::{self, Aids, DECAY, RATE};
 
 type Scores = Vec<(String, Score)>;
@@ -31,11 +32,11 @@ pub fn train(args: &DomainArgs) -> Result<(), String> {
         kept.fill(taught.chain(held).map(String::as_str))?;
     }
     let taxonomy = Taxonomy::find(AEI).map_err(|e| e.to_string())?;
-    let bar = passes(args.options().ticks());
+    let bar = passes(args.options(&LIGHT).ticks());
     let lookup = kept.as_ref().map(|k| |text: &str| k.of(text));
     let vectors = lookup.as_ref().map(|l| l as &topics::Lookup);
     let aids = Aids { gist: args.word_vectors()?, vectors, tick: &|| bar.inc(1) };
-    let (trained, _) = topics::fit(&taxonomy, &sets.train, &sets.dev, &args.options(), &aids)?;
+    let (trained, _) = topics::fit(&taxonomy, &sets.train, &sets.dev, &args.options(&LIGHT), &aids)?;
     bar.finish_and_clear();
     let bytes = file::render(&trained);
     let classifier = Classifier::of(trained).map_err(|e| e.to_string())?;

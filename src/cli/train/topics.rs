@@ -10,6 +10,7 @@ use super::{DomainArgs, passes, write};
 use crate::classify::taxonomy::Taxonomy;
 use crate::classify::topics::{Sorted, Topics, file};
 use crate::train::across;
+use crate::train::noise::HEAVY;
 use crate::train::own::{self, Fields, Sides};
 use crate::train::report::{self, Report};
 use crate::train::topics::{self, Aids, Chosen};
@@ -40,7 +41,7 @@ pub fn train(asked: &Asked) -> Result<(), String> {
         let all = [&sides.train, &sides.dev, &sides.test, &sides.test_options];
         kept.fill(all.into_iter().flatten().map(|s| s.text.as_str()))?;
     }
-    let options = asked.args.options();
+    let options = asked.args.options(&HEAVY);
     let bar = passes(options.ticks());
     let lookup = kept.as_ref().map(|k| |text: &str| k.of(text));
     let vectors = lookup.as_ref().map(|l| l as &topics::Lookup);
@@ -153,7 +154,7 @@ fn other_sources(asked: &Asked, sides: &Sides, aids: &Aids) -> Result<Map<String
     let tick: &(dyn Fn() + Sync) = &|| ();
     let aids = &Aids { gist: aids.gist.clone(), vectors: aids.vectors, tick };
     let samples = [sides.test.as_slice(), &sides.test_options].concat();
-    let parts = across::fit(&asked.taxonomy, [&sides.train, &sides.dev, &samples], &asked.args.options(), aids)?;
+    let parts = across::fit(&asked.taxonomy, [&sides.train, &sides.dev, &samples], &asked.args.options(&HEAVY), aids)?;
     let vector = |text: &str| aids.vectors.and_then(|of| of(text)).unwrap_or_default();
     let tiers: [(&str, &Answer); 3] = [
         ("fast", &|topics, text| topics.sort(text)),
