@@ -21,8 +21,8 @@ use super::scan::{Pieces, Table};
 use super::stores::runtime;
 use super::sums::{Over, Sum, failed};
 
-/// Largest message between processes, bytes: a sum of many policies, or the keys of a wave of pieces.
-const MESSAGE: u32 = 256 << 20;
+/// Largest message between processes, bytes: a sum of many policies, or the keys and decisions of a wave of pieces.
+const MESSAGE: u32 = 1 << 30;
 /// Seconds between signs of life of an executor.
 const BEAT_S: u64 = 2;
 

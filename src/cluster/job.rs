@@ -1,7 +1,7 @@
 //! What executors need to simulate, as bytes: everything that one process would have at hand.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use crate::policy::parse;
 use crate::replay::case::Case;
 use crate::replay::cost::Tariff;
 use crate::replay::decide::Known;
+use crate::replay::foreseen::Foreseer;
 use crate::replay::form::{Form, Packed, Unlabelled};
 use crate::replay::learned::OTHER;
 use crate::replay::outcomes::Columns;
@@ -47,6 +48,8 @@ pub struct Job {
     pub dropped: Vec<u64>,
     /// Lines to read, at most.
     pub limit: u64,
+    /// The local device's queue is to be walked: each decision is given.
+    pub walk: bool,
 }
 
 /// How lines are read.
@@ -54,6 +57,8 @@ pub struct Job {
 pub enum What {
     /// With labels: which two models of a row are compared.
     Outcomes(Columns),
+    /// The same, and what foresees each row, packed.
+    Foreseen(Columns, Vec<u8>),
     /// Without: a format, and the tables that stand in for labels.
     Log(Packed),
 }
@@ -69,9 +74,36 @@ pub struct Ready {
     dropped: Vec<u64>,
     /// Lines to read, at most.
     pub limit: u64,
+    /// Each decision is given.
+    pub walk: bool,
+}
+
+/// The last foreseer that came by: a process works on many tasks of one replay.
+static FORESEER: Mutex<Option<(blake3::Hash, Arc<Foreseer>)>> = Mutex::new(None);
+
+fn foreseer(packed: &[u8]) -> Result<Arc<Foreseer>, String> {
+    let hash = blake3::hash(packed);
+    let mut last = FORESEER.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((known, own)) if *known == hash => Ok(Arc::clone(own)),
+        _ => {
+            let own = Arc::new(Foreseer::unpacked(packed)?);
+            *last = Some((hash, Arc::clone(&own)));
+            Ok(own)
+        }
+    }
 }
 
 impl Job {
+    /// The same for a survey, which reads lines and foresees nothing.
+    #[must_use]
+    pub fn survey(&self) -> Self {
+        match &self.what {
+            What::Foreseen(columns, _) => Self { what: What::Outcomes(*columns), ..self.clone() },
+            _ => self.clone(),
+        }
+    }
+
     /// As bytes.
     ///
     /// # Errors
@@ -95,6 +127,10 @@ impl Job {
         let [weak, strong] = job.backends;
         let (form, predictions) = match &job.what {
             What::Outcomes(columns) => (Form::Outcomes(*columns), Predictions::Domain(job.counts.domains())),
+            What::Foreseen(columns, packed) => {
+                let foreseer = foreseer(packed).map_err(|e| format!("{version} ({e})"))?;
+                (Form::Foreseen(*columns, foreseer), Predictions::Query(job.counts.domains()))
+            }
             What::Log(packed) => {
                 let log = Unlabelled::unpacked(packed).map_err(|e| format!("{version} ({e})"))?;
                 let unknown = log.expected(&Posterior::none(), 0.0);
@@ -116,7 +152,7 @@ impl Job {
         };
         let index: HashMap<String, usize> = job.names.into_iter().enumerate().map(|(i, name)| (name, i)).collect();
         let other = index.get(OTHER).copied().unwrap_or_default();
-        Ok(Ready { form, setup, index, other, dropped: job.dropped, limit: job.limit })
+        Ok(Ready { form, setup, index, other, dropped: job.dropped, limit: job.limit, walk: job.walk })
     }
 }
 

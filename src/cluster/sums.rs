@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::job::{Job, Ready};
-use crate::replay::case::hash;
 use crate::replay::partial::Partial;
 use crate::replay::simulate::simulate;
+use crate::replay::turn::{Turn, turns};
 
 /// Bad lines told.
 const SHOWN: usize = 10;
@@ -67,10 +67,11 @@ impl Sum for Survey {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            if let Ok(Some(read)) = ready.form.read(*n, line) {
-                part.queries.push((after, hash(&read.case.id), read.case.arrival_s));
-                if !part.domains.iter().any(|(_, name)| **name == *read.case.domain) {
-                    part.domains.push((after, read.case.domain.into()));
+            if let Ok(Some(query)) = ready.form.outline(*n, line) {
+                part.queries.push((after, query.key, query.at));
+                let new = |name: &str| !part.domains.iter().any(|(_, known)| *known == *name);
+                if let Some(name) = query.domain.filter(|name| new(name)) {
+                    part.domains.push((after, name.into()));
                 }
             }
         }
@@ -94,6 +95,8 @@ pub struct Share {
     pub first_bad: Vec<(u64, String)>,
     /// The sums; none of nothing.
     pub partial: Option<Partial>,
+    /// Each decision, in no order, where the job asks for them.
+    pub turns: Vec<Turn>,
 }
 
 impl Sum for Share {
@@ -118,11 +121,15 @@ impl Sum for Share {
                 }
             }
         }
-        let (partial, _) = simulate(&ready.setup, &cases);
+        let (partial, kept) = simulate(&ready.setup, &cases);
         self.add(partial);
+        if ready.walk {
+            self.turns.append(&mut turns(&ready.setup, &cases, &kept));
+        }
     }
 
-    fn merge(&mut self, other: Self) {
+    fn merge(&mut self, mut other: Self) {
+        self.turns.append(&mut other.turns);
         self.lines += other.lines;
         self.passed += other.passed;
         self.bad += other.bad;

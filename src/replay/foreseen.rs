@@ -4,9 +4,9 @@
 //! predicted from its own label; what is kept of the log is at most [`TRAINED`] rows of hashed features, however long it is.
 
 use std::collections::{BTreeMap, BinaryHeap};
-use std::sync::Arc;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::case::{Case, FOLDS, mixed};
 use super::predictions::Expected;
@@ -99,14 +99,14 @@ impl Sample {
     pub fn fit(self, scale: f64) -> Foreseer {
         let (seed, rows) = (self.seed, self.rows.into_sorted_vec());
         let folds: Vec<Fold> = (0..FOLDS).into_par_iter().map(|fold| Fold::fit(&rows, fold, scale, seed)).collect();
-        Foreseer { folds: Arc::new(folds), rows: rows.len(), offered: self.offered, blank: self.blank }
+        Foreseer { folds, rows: rows.len(), offered: self.offered, blank: self.blank }
     }
 }
 
 /// Predictors of both sides, one pair per fold left out.
-#[derive(Clone)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Foreseer {
-    folds: Arc<Vec<Fold>>,
+    folds: Vec<Fold>,
     /// Queries learned from, all folds together.
     pub rows: usize,
     /// Labelled queries that they were drawn from.
@@ -116,6 +116,27 @@ pub struct Foreseer {
 }
 
 impl Foreseer {
+    /// As it travels to other processes: a few megabytes.
+    ///
+    /// # Errors
+    /// None that is expected.
+    pub fn packed(&self) -> Result<Vec<u8>, String> {
+        let bytes = postcard::to_allocvec(self).map_err(|e| e.to_string())?;
+        // Most weights are of features that no prompt has.
+        zstd::encode_all(bytes.as_slice(), 1).map_err(|e| e.to_string())
+    }
+
+    /// Back again.
+    ///
+    /// # Errors
+    /// It was packed by another version.
+    pub fn unpacked(packed: &[u8]) -> Result<Self, String> {
+        let bytes = zstd::decode_all(packed).map_err(|e| e.to_string())?;
+        let own: Self = postcard::from_bytes(&bytes).map_err(|e| e.to_string())?;
+        let whole = own.folds.len() == FOLDS && own.folds.iter().all(|f| f.model.parts.whole());
+        if whole { Ok(own) } else { Err("its weights are not of this version's features".to_owned()) }
+    }
+
     /// What is expected of this query, by the fit that did not see it. Uses its text, domain and stem.
     pub fn of(&self, case: &Case) -> Option<Expected> {
         self.folds.get(case.fold()).map(|fold| fold.of(case))
@@ -142,6 +163,7 @@ impl Foreseer {
 }
 
 /// One fit.
+#[derive(Debug, Serialize, Deserialize)]
 struct Fold {
     model: Model,
     lengths: [Option<Length>; 2],
@@ -187,6 +209,7 @@ impl Fold {
 }
 
 /// Tokens of one side's answers: by the prompt's shape, and by what its domain's answers have beyond that.
+#[derive(Debug, Serialize, Deserialize)]
 struct Length {
     shape: Lengths,
     factors: BTreeMap<Box<str>, f64>,

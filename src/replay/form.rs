@@ -11,7 +11,7 @@ use super::outcomes::{self, Columns, Model, Read};
 use super::predictions::Expected;
 use super::programs::JOURNAL;
 use super::run::Request;
-use super::shapes::{self, Kind};
+use super::shapes::{self, Kind, Row};
 use super::source::Lines;
 use crate::classify::Classifier;
 use crate::classify::domain::Posterior;
@@ -24,7 +24,7 @@ pub enum Form {
     /// Labels are in the row.
     Outcomes(Columns),
     /// The same, and each row is foreseen from its words; these are not kept.
-    Foreseen(Columns, Foreseer),
+    Foreseen(Columns, Arc<Foreseer>),
     /// Labels are what tables expect.
     Log(Box<Unlabelled>),
 }
@@ -48,6 +48,24 @@ impl Form {
         }
     }
 
+    /// What one line says of the log's order; the same lines are bad, and the same hold no query, as for [`Self::read`].
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn outline(&self, line: u64, bytes: &[u8]) -> Result<Option<Outline>, String> {
+        match self {
+            Self::Outcomes(columns) | Self::Foreseen(columns, _) => {
+                let case = outcomes::read(line, bytes, Columns { text: false, ..*columns })?.case;
+                Ok(Some(Outline { key: hash(&case.id), at: case.arrival_s, domain: Some(case.domain) }))
+            }
+            Self::Log(_) if bytes.is_empty() => Ok(None),
+            Self::Log(log) => {
+                let of = |(id, logged): (String, Row)| Outline { key: hash(&id), at: logged.at, domain: None };
+                Ok(log.row(line, bytes)?.map(of))
+            }
+        }
+    }
+
     /// The word in output.
     pub fn name(&self) -> &'static str {
         match self {
@@ -55,6 +73,16 @@ impl Form {
             Self::Log(log) => log.kind.name(),
         }
     }
+}
+
+/// A query without what is predicted of it.
+pub struct Outline {
+    /// Hash of its key.
+    pub key: u64,
+    /// When it arrived, in seconds of some clock.
+    pub at: Option<f64>,
+    /// Its label; none where the classifier gives one of the taxonomy's.
+    pub domain: Option<Box<str>>,
 }
 
 /// How a log without labels is read, as it travels to other processes.
@@ -157,14 +185,21 @@ impl Unlabelled {
         }
     }
 
-    fn read(&self, line: u64, bytes: &[u8]) -> Result<Option<Read>, String> {
+    /// A query of the log with its key, if the line holds one that is asked for.
+    fn row(&self, line: u64, bytes: &[u8]) -> Result<Option<(String, Row)>, String> {
         if line == 1 && matches!(self.kind, Kind::Csv(_)) {
             return Ok(None);
         }
-        let Some(logged) = shapes::read(self.kind, bytes)? else { return Ok(None) };
+        let Some(mut logged) = shapes::read(self.kind, bytes)? else { return Ok(None) };
         if self.since_s.is_some_and(|since| logged.at.is_some_and(|at| at < since)) {
             return Ok(None);
         }
+        let id = logged.id.take().unwrap_or_else(|| format!("line {line}"));
+        Ok(Some((id, logged)))
+    }
+
+    fn read(&self, line: u64, bytes: &[u8]) -> Result<Option<Read>, String> {
+        let Some((id, logged)) = self.row(line, bytes)? else { return Ok(None) };
         let posterior = match logged.posterior {
             Some(known) => known,
             None if logged.text.is_empty() => Posterior::none(),
@@ -172,7 +207,6 @@ impl Unlabelled {
         };
         let input = logged.input.unwrap_or(0.0);
         let expected = self.expected(&posterior, input);
-        let id = logged.id.unwrap_or_else(|| format!("line {line}"));
         let (domain, _) = posterior.top();
         // The log's own answer tells how long answers to this query are, better than a table's mean.
         let arm = |chance: f64, tokens: f64| Arm {

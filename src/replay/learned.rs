@@ -1,6 +1,7 @@
 //! The first pass over a log: what each side gets right, by domain and fold, and what the labels are.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::case::Case;
 use super::foreseen::{Sample, TRAINED};
@@ -98,14 +99,23 @@ pub struct Learned {
 /// Reads the log's beginning.
 ///
 /// # Errors
-/// File and line: nothing in it can be used, or its labels are of two kinds.
-pub fn learn(request: &Request, form: &Form, stated: Option<f64>, names: &mut Names) -> Result<Learned, String> {
+/// File and line: nothing in it can be used, or its labels are of two kinds; `stop` was set.
+pub fn learn(
+    request: &Request,
+    form: &Form,
+    stated: Option<f64>,
+    names: &mut Names,
+    stop: &AtomicBool,
+) -> Result<Learned, String> {
     let mut lines = Lines::open(&request.file)?;
     let (mut cases, mut top, mut graded, mut by_chars): (Vec<Case>, f64, usize, bool) = (Vec::new(), 0.0, 0, false);
     let mut first_bad: Option<BadLine> = None;
     let mut sample = (request.predictor == Predictor::Query).then(|| Sample::new(TRAINED, request.seed));
     let mut left = request.limit.unwrap_or(u64::MAX);
     while let Some(chunk) = lines.chunk(LINES.min(usize::try_from(left).unwrap_or(LINES)))? {
+        if stop.load(Ordering::Relaxed) {
+            return Err(too_soon(request));
+        }
         left -= chunk.len() as u64;
         for read in parse(form, &chunk).rows {
             match read {
@@ -135,6 +145,11 @@ pub fn learn(request: &Request, form: &Form, stated: Option<f64>, names: &mut Na
         }
     }
     Ok(Learned { counts, scale, graded: graded > 0, stated_scale: stated.is_some(), by_chars, sample, foreseen: None })
+}
+
+/// A stop before there is a result.
+pub fn too_soon(request: &Request) -> String {
+    format!("{}: stopped before the first query was replayed", request.file.display())
 }
 
 fn usable(request: &Request, read: usize, graded: usize, first_bad: Option<BadLine>) -> Result<(), String> {

@@ -40,6 +40,7 @@ pub mod simulate;
 pub mod sketch;
 pub mod source;
 pub mod taxonomy;
+pub mod turn;
 pub mod way;
 pub mod whole;
 pub mod words;

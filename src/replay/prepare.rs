@@ -1,6 +1,7 @@
 //! Before the queries: the models, what the first pass learns, and everything that decides and prices.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::case::Case;
 use super::cost;
@@ -37,10 +38,10 @@ pub struct Prepared<'a> {
 /// Finds the models, and makes the first pass.
 ///
 /// # Errors
-/// File and line, and what is wrong there.
-pub fn prepare(request: &Request) -> Result<Prepared<'_>, String> {
+/// File and line, and what is wrong there; `stop` was set before it was through.
+pub fn prepare<'a>(request: &'a Request, stop: &AtomicBool) -> Result<Prepared<'a>, String> {
     let opened = match &request.ask {
-        Ask::Outcomes => labelled(request)?,
+        Ask::Outcomes => labelled(request, stop)?,
         Ask::Log { format } => unlabelled(request, format.as_deref())?,
     };
     let [weak, strong] = opened.pair;
@@ -75,7 +76,7 @@ struct Opened {
     own: Option<Arc<Table>>,
 }
 
-fn labelled(request: &Request) -> Result<Opened, String> {
+fn labelled(request: &Request, stop: &AtomicBool) -> Result<Opened, String> {
     let models = Models::beside(&request.file)?;
     let at = Models::path(&request.file);
     let find = |name: &str| models.find(name).map_err(|e| format!("{}: {e}", at.display()));
@@ -88,10 +89,10 @@ fn labelled(request: &Request) -> Result<Opened, String> {
         return Err("the models file changed".to_owned());
     };
     let mut names = Names::default();
-    let mut learned = learn(request, &Form::Outcomes(columns), models.score_max, &mut names)?;
+    let mut learned = learn(request, &Form::Outcomes(columns), models.score_max, &mut names, stop)?;
     let domains = learned.counts.domains();
-    let foreseer = learned.sample.take().map(|sample| sample.fit(learned.scale));
-    learned.foreseen = foreseer.as_ref().map(Foreseer::told);
+    let foreseer = learned.sample.take().map(|sample| Arc::new(sample.fit(learned.scale)));
+    learned.foreseen = foreseer.as_deref().map(Foreseer::told);
     let (form, predictions) = match foreseer {
         Some(foreseer) => (Form::Foreseen(columns, foreseer), Predictions::Query(domains)),
         None => (Form::Outcomes(columns), Predictions::Domain(domains)),
@@ -129,7 +130,7 @@ pub struct Gathered {
 /// # Errors
 /// As [`prepare`]; and where bad lines are errors, the first of them.
 pub fn gather(request: &Request) -> Result<Gathered, String> {
-    let Prepared { mut reader, setup, .. } = prepare(request)?;
+    let Prepared { mut reader, setup, .. } = prepare(request, &AtomicBool::new(false))?;
     let mut lines = Lines::open(&request.file)?;
     let mut cases = Vec::new();
     while let Some(chunk) = lines.chunk(LINES)? {

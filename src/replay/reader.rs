@@ -16,9 +16,9 @@ use super::outcome::{BadLine, Log};
 use super::partial::Partial;
 use super::queue::Device;
 use super::run::{Request, Watch};
-use super::simulate::{REFERENCES, Setup, simulate};
+use super::simulate::{Setup, simulate};
 use super::source::{Chunk, Lines};
-use super::way::{Kept, Way};
+use super::turn::{self, Turn};
 
 /// Batches of a round, for each core.
 const ROUND: usize = 3;
@@ -125,15 +125,15 @@ impl<'a> Reader<'a> {
             }
             batches.push(batch);
         }
-        let done: Vec<(Partial, Vec<Turn>)> = batches
+        let (parts, turns): (Vec<Partial>, Vec<Vec<Turn>>) = batches
             .par_iter()
             .map(|batch| {
                 let (part, kept) = simulate(setup, batch);
-                (part, turns(setup, batch, &kept))
+                (part, turn::turns(setup, batch, &kept))
             })
-            .collect();
-        done.iter().for_each(|(part, _)| sums.partial.merge(part));
-        self.queue(setup, &mut sums.devices, &done);
+            .unzip();
+        parts.iter().for_each(|part| sums.partial.merge(part));
+        self.queue(setup, &mut sums.devices, &turns);
         sums.taken += chunks.iter().map(|c| c.len() as u64).sum::<u64>();
         Ok(())
     }
@@ -185,61 +185,16 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Sends the queries through every route's device, each route on a core of its own.
-    fn queue(&self, setup: &Setup, devices: &mut Vec<Device>, done: &[(Partial, Vec<Turn>)]) {
+    fn queue(&self, setup: &Setup, devices: &mut Vec<Device>, turns: &[Vec<Turn>]) {
         if !self.timed {
             devices.clear();
             return;
         }
         if devices.is_empty() {
-            devices.resize_with(REFERENCES + setup.policies.len(), || Device::new(self.request.seats));
+            *devices = turn::idle(setup, self.request.seats);
         }
-        devices.par_iter_mut().enumerate().for_each(|(route, device)| {
-            for turn in done.iter().flat_map(|(_, turns)| turns) {
-                let way = turn.way(route);
-                match turn.local.filter(|_| way != Way::Away) {
-                    Some(service) => device.home(turn.at, service, if way == Way::Both { turn.cloud } else { None }),
-                    None => device.away(turn.at, if way == Way::Home { None } else { turn.cloud }),
-                }
-            }
-        });
+        turn::walk(devices, turns);
     }
-}
-
-/// A query as the devices see it.
-struct Turn {
-    at: f64,
-    /// Seconds of service of either side.
-    local: Option<f64>,
-    cloud: Option<f64>,
-    /// Bit i is set where reference i keeps it local.
-    references: u64,
-    kept: Kept,
-}
-
-impl Turn {
-    fn way(&self, route: usize) -> Way {
-        match route.checked_sub(REFERENCES) {
-            Some(policy) => self.kept.by(policy),
-            None => Way::of(self.references >> route & 1 == 1),
-        }
-    }
-}
-
-fn turns(setup: &Setup, batch: &[Case], kept: &[Option<Kept>]) -> Vec<Turn> {
-    let each = batch.iter().zip(kept).filter_map(|(case, kept)| {
-        let (at, kept) = (case.arrival_s?, (*kept)?);
-        let (w, s) = (case.weak, case.strong);
-        let references = [false, true, w.ok >= s.ok, setup.predictions.domain_keeps(case)];
-        Some(Turn {
-            at,
-            local: setup.local.cost(case.input_tokens, w.output_tokens, w.usd, w.seconds).seconds,
-            cloud: setup.cloud.cost(case.input_tokens, s.output_tokens, s.usd, s.seconds).seconds,
-            references: references.into_iter().rev().fold(0, |bits, home| bits << 1 | u64::from(home)),
-            kept,
-        })
-    });
-    each.collect()
 }
 
 fn rounds(lines: &mut Lines, chunks: usize, left: &mut u64) -> Result<Vec<Chunk>, String> {

@@ -9,7 +9,7 @@ use super::assemble::{Parts, assemble};
 use super::checkpoint::Checkpoint;
 use super::cost::Stated;
 use super::figures::Worth;
-use super::learned::Learned;
+use super::learned::{Learned, too_soon};
 use super::offpolicy::{CLIP, EFFECTIVE, SUPPORT};
 use super::outcome::Outcome;
 use super::outcomes::Models;
@@ -99,7 +99,7 @@ pub type Pass = (Partial, Vec<Device>, bool);
 /// # Errors
 /// File and line, and what is wrong there; nothing is written.
 pub fn run(request: &Request, watch: &Watch) -> Result<Outcome, String> {
-    let mut prepared = prepare(request)?;
+    let mut prepared = prepare(request, &watch.stop)?;
     let pass = prepared.reader.replay(&prepared.setup, watch)?;
     let seconds = prepared.reader.log.seconds;
     finish(prepared, &pass, seconds)
@@ -143,7 +143,7 @@ fn begun(
     log.unlabelled = partial.unlabelled as u64;
     log.domains = reader.names.all.len();
     if partial.n < 1.0 && !complete {
-        return Err(format!("{}: stopped before the first query was replayed", reader.request.file.display()));
+        return Err(too_soon(reader.request));
     }
     if partial.n < 1.0 {
         return Err(format!(

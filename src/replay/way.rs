@@ -1,7 +1,9 @@
 //! Who is asked about a logged query: one side, or one after the other. Pure.
 
+use serde::{Deserialize, Serialize};
+
 /// One query's decisions, a bit for each policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The local side is asked first.
     pub local: u64,

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// Strength of the parent, in rows, where too few cells tell.
 const DEFAULT_STRENGTH: f64 = 20.0;
 /// Bounds of the estimated strength.
@@ -28,7 +30,7 @@ impl Place {
 }
 
 /// Shrunk means of one value.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cells {
     /// Mean of all rows.
     pub overall: f64,

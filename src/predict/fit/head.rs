@@ -1,11 +1,13 @@
 //! A dense logistic head: standardised inputs, L2, soft labels. What joins the parts of a prediction and calibrates it.
 #![allow(clippy::indexing_slicing, reason = "all rows are as wide as the first; the solver's vector is one longer")]
 
+use serde::{Deserialize, Serialize};
+
 use super::descent;
 use super::sparse::{logit, sigmoid, softplus};
 
 /// Weights on raw inputs.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// One per input.
     pub weights: Vec<f64>,

@@ -1,11 +1,12 @@
 //! One fit: sparse lines, cells and heads of several targets over the same rows. See the module's head for the parts.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::cells::{Cells, Place};
 use super::dense::{DENSE, dense};
 use super::head::Head;
-use super::sparse::{self, Line, Matrix};
+use super::sparse::{self, BUCKETS, Line, Matrix};
 
 /// Inner folds: the head sees every row through parts that did not see it.
 const INNER: u32 = 4;
@@ -87,7 +88,7 @@ impl Row<'_> {
 }
 
 /// What a head joins, before it does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Parts {
     /// Inverse document frequency per bucket.
     pub idf: Vec<f32>,
@@ -109,6 +110,11 @@ impl Parts {
         };
         let cell = |t: usize| Cells::fit(rows.iter().filter_map(|r| Some((r.place, r.value(t)?))));
         Self { lines: (0..=targets).into_par_iter().map(line).collect(), cells: (0..=targets).map(cell).collect(), idf }
+    }
+
+    /// Whether there is a weight for every feature, as there is after a fit.
+    pub fn whole(&self) -> bool {
+        self.idf.len() == BUCKETS && self.lines.iter().all(|l| l.weights.len() == BUCKETS)
     }
 
     /// Inputs of a head: logits of the lines, logits of the cells by subject and by domain, shape, what is known.
@@ -140,7 +146,7 @@ pub fn known(buckets: &[u32], idf: &[f32]) -> [f32; KNOWN] {
 }
 
 /// A fit of all targets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Model {
     /// What the heads join.
     pub parts: Parts,

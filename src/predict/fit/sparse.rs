@@ -4,6 +4,8 @@
 //! fewer than [`MIN_DOCS`] rows have counts nothing. Pure.
 #![allow(clippy::indexing_slicing, reason = "columns are numbered by the count that sizes every vector they index")]
 
+use serde::{Deserialize, Serialize};
+
 use super::descent;
 use crate::classify::features::{CHAR_BITS, Group, Shape, WORD_BITS, scan};
 
@@ -84,7 +86,7 @@ pub fn unit<'a>(row: &'a [u32], idf: &'a [f32], chars: f32) -> impl Iterator<Ite
 }
 
 /// Weights per bucket and the intercept of one target.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Line {
     /// One per bucket.
     pub weights: Vec<f32>,

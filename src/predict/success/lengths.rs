@@ -1,5 +1,7 @@
 //! Tokens of an answer from the shape of its prompt: a ridge line on their logarithm, with the spread around it. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use crate::predict::fit::dense::DENSE;
 use crate::predict::fit::head;
 
@@ -9,7 +11,7 @@ const L2: f64 = 20.0;
 const SHARES: [f64; 3] = [0.1, 0.5, 0.9];
 
 /// A line on ln(1 + tokens).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lengths {
     /// Weights of the shape of the prompt.
     pub dense: [f32; DENSE],

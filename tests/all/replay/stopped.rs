@@ -1,9 +1,13 @@
 //! An interrupt: what was read so far is the result, and says so.
 
 use std::process::{Child, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use wattroute::config::checked::Energy;
+use wattroute::replay::cost::Stated;
+use wattroute::replay::run::{Ask, Predictor, Request, Watch, run};
 
 use super::kept::long;
 use super::{command, text};
@@ -39,4 +43,33 @@ fn an_interrupt_gives_the_partial_result_and_says_so() {
     assert!(told["warnings"].to_string().contains("PARTIAL: stopped after "), "{}", told["warnings"]);
     assert!(shown.contains("PARTIAL: stopped after "), "{shown}");
     assert!(std::fs::read_to_string(&html).unwrap().contains("PARTIAL: stopped after "));
+}
+
+/// An interrupt ends the first pass too, which has no result to give: at once, not at its end, which here is another error.
+#[test]
+fn an_interrupt_in_the_first_pass_does_not_wait_for_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = long(folder.path(), 1);
+    std::fs::write(&log, "no row\n").unwrap();
+    let request = Request {
+        file: log.into(),
+        ask: Ask::Outcomes,
+        weak: "small".to_owned(),
+        strong: "big".to_owned(),
+        predictor: Predictor::default(),
+        policies: Vec::new(),
+        diff: None,
+        stated: Stated::assumed(Energy::ASSUMED),
+        seed: 1,
+        strict: false,
+        limit: None,
+        since_s: None,
+        rate: None,
+        seats: 1,
+        checkpoint: None,
+    };
+    let watch = Watch::default();
+    assert!(run(&request, &watch).unwrap_err().contains("no line of it is a row"));
+    watch.stop.store(true, Ordering::Relaxed);
+    assert!(run(&request, &watch).unwrap_err().contains("stopped before the first query"));
 }
