@@ -31,6 +31,7 @@ const REFUSED: u8 = 1;
   wattroute tune balanced --outcomes examples/tune/log.jsonl.gz --weak Llama-3.1-8B-Instruct --strong gemini-1.5-pro \\
       --minimise energy --accuracy 0.95 --out tuned.toml
   wattroute tune mine.toml --outcomes log.jsonl.gz --weak small --strong large --minimise cost --p95 5 --json
+  wattroute tune mine.toml --outcomes log.jsonl.gz --weak small --strong large --p95 20 --rate 2 --seats 4
 
 What is searched stands in the policy's [tune] table, each key with its range:
   [tune]
@@ -61,7 +62,7 @@ pub struct Args {
     /// Accuracy, at least this share of the strong model's
     #[arg(long, value_name = "SHARE", default_value_t = 0.95)]
     accuracy: f64,
-    /// 95 of 100 answers take at most so many seconds, waiting not counted
+    /// 95 of 100 answers take at most so many seconds; with waiting at the local device where the log has arrivals or --rate makes them up
     #[arg(long, value_name = "SECONDS")]
     p95: Option<f64>,
     /// At least this share answered locally
@@ -70,6 +71,12 @@ pub struct Args {
     /// At most this share answered locally
     #[arg(long, value_name = "SHARE")]
     most_local: Option<f64>,
+    /// Queries per second, arriving at random, in place of logged times
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+    /// Queries that the local device works on at a time
+    #[arg(long, value_name = "K", default_value_t = 1)]
+    seats: usize,
     /// How queries are held out: by stem of the prompt, or the latest
     #[arg(long, value_enum, default_value = "stem")]
     split: By,
@@ -131,6 +138,7 @@ fn tuned(args: &Args) -> Result<ExitCode, String> {
         file: &file,
         goal: goal(args.minimise),
         limits: limits(args),
+        seats: args.seats,
         seed: args.seed,
         classify: &classify,
     };
@@ -165,6 +173,9 @@ fn checked(args: &Args) -> Result<String, String> {
     share("--most-local", args.most_local)?;
     if !(0.05..=0.9).contains(&args.held_out) {
         return Err("--held-out: must be from 0.05 to 0.9".to_owned());
+    }
+    if args.rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) || args.seats == 0 {
+        return Err("--rate must be above 0, and --seats at least 1".to_owned());
     }
     let Some(path) = &args.out else { return Ok("tuned".to_owned()) };
     if path.exists() && !args.force {
@@ -224,8 +235,8 @@ fn request(args: &Args) -> Result<Request, String> {
         strict: false,
         limit: None,
         since_s: None,
-        rate: None,
-        seats: 1,
+        rate: args.rate,
+        seats: args.seats,
         checkpoint: None,
     })
 }
@@ -249,12 +260,18 @@ impl Args {
         if matches!(self.predictor, super::replay::By::Query) {
             said.push_str(" --predictor query");
         }
-        for (name, value) in
-            [("--p95", self.p95), ("--least-local", self.least_local), ("--most-local", self.most_local)]
-        {
+        for (name, value) in [
+            ("--p95", self.p95),
+            ("--least-local", self.least_local),
+            ("--most-local", self.most_local),
+            ("--rate", self.rate),
+        ] {
             if let Some(value) = value {
                 said.push_str(&format!(" {name} {value}"));
             }
+        }
+        if self.seats != 1 {
+            said.push_str(&format!(" --seats {}", self.seats));
         }
         said + &self.costs.command()
     }

@@ -21,7 +21,7 @@ use super::scan::{Scan, Table};
 use super::sums::{Over, Share, Sum, Survey, failed};
 
 /// Before everything of this program.
-const MARK: &[u8] = b"wattroute/1 ";
+const MARK: &[u8] = b"wattroute/2 ";
 
 /// Plans before they are cut into tasks.
 #[derive(Debug, Default)]

@@ -33,10 +33,11 @@ fn two(
     let inside = raw.strip_prefix('[').and_then(|r| r.strip_suffix(']'));
     let Some(inside) = inside else { return Err(format!("`{key}` is not an array with one entry per model")) };
     let (mut out, mut n) = ([None, None], 0);
-    for part in inside.split(',') {
+    for part in inside.as_bytes().split(|byte| *byte == b',') {
         for (cell, wanted) in out.iter_mut().zip([columns.weak, columns.strong]) {
             if n == wanted {
-                *cell = read(part.trim()).map_err(|what| format!("`{key}`[{n}] is {what}"))?;
+                let text = str::from_utf8(part).unwrap_or_default();
+                *cell = read(text.trim()).map_err(|what| format!("`{key}`[{n}] is {what}"))?;
             }
         }
         n += 1;

@@ -18,7 +18,7 @@ use crate::policy::Policy;
 use crate::store::{self, Found, Object};
 
 /// First bytes: what it is, and the layout.
-const MARK: &[u8] = b"wattroute replay 1\n";
+const MARK: &[u8] = b"wattroute replay 2\n";
 /// Length of the hash at the end, bytes.
 const HASH: usize = 32;
 /// Read of a log's beginning and of its end to tell it from another, bytes.

@@ -15,6 +15,8 @@ pub struct Sums {
     pub partial: Partial,
     /// The local device under each route; empty without arrival times.
     pub devices: Vec<Device>,
+    /// Seats of a device.
+    pub(super) seats: usize,
     /// Lines taken from the log.
     pub taken: u64,
     /// Of those, in the last checkpoint.
@@ -35,7 +37,9 @@ impl Reader<'_> {
     /// Nothing yet, or what a checkpoint holds, with the lines before it taken from the log.
     pub(super) fn begin(&mut self, setup: &Setup, lines: &mut Lines) -> Result<Sums, String> {
         let partial = Partial::new(REFERENCES + setup.policies.len(), setup.diff.is_some());
-        let mut sums = Sums { partial, devices: Vec::new(), taken: 0, kept: 0, began: clock::now(), before_s: 0.0 };
+        let seats = self.request.seats;
+        let mut sums =
+            Sums { partial, devices: Vec::new(), seats, taken: 0, kept: 0, began: clock::now(), before_s: 0.0 };
         let loaded = self.request.checkpoint.as_ref().map(|c| c.load(self.request)).transpose()?;
         let Some(state) = loaded.flatten() else { return Ok(sums) };
         while sums.taken < state.taken {
@@ -58,12 +62,14 @@ impl Reader<'_> {
         Ok(sums)
     }
 
-    /// Writes a checkpoint if it is time for one, or `now`.
-    pub(super) fn keep(&mut self, sums: &mut Sums, now: bool) -> Result<(), String> {
+    /// Whether it is time for a checkpoint, so many lines being read beyond the sums.
+    pub(super) fn keeps(&self, sums: &Sums, beyond: u64) -> bool {
+        self.request.checkpoint.as_ref().is_some_and(|c| sums.taken + beyond - sums.kept >= c.every)
+    }
+
+    /// Writes a checkpoint, if one is asked for. Everything that was read is to be in the sums.
+    pub(super) fn keep(&mut self, sums: &mut Sums) -> Result<(), String> {
         let Some(checkpoint) = &self.request.checkpoint else { return Ok(()) };
-        if sums.taken - sums.kept < checkpoint.every && !now {
-            return Ok(());
-        }
         sums.kept = sums.taken;
         self.log.seconds = sums.seconds();
         let state = State {

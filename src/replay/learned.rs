@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::prelude::*;
+
 use super::case::Case;
 use super::foreseen::{Sample, TRAINED};
 use super::form::Form;
@@ -42,6 +44,25 @@ pub fn parse(form: &Form, chunk: &Chunk) -> Parsed {
         }
     }
     parsed
+}
+
+/// The next batches of a log, at most `left` lines.
+///
+/// # Errors
+/// The file's.
+pub fn rounds(lines: &mut Lines, chunks: usize, left: &mut u64) -> Result<Vec<Chunk>, String> {
+    let mut out = Vec::new();
+    while out.len() < chunks && *left > 0 {
+        let wanted = LINES.min(usize::try_from(*left).unwrap_or(LINES));
+        match lines.chunk(wanted)? {
+            Some(chunk) => {
+                *left -= chunk.len() as u64;
+                out.push(chunk);
+            }
+            None => break,
+        }
+    }
+    Ok(out)
 }
 
 /// Names of the log's domains, in the order of their first query.
@@ -112,28 +133,35 @@ pub fn learn(
     let mut first_bad: Option<BadLine> = None;
     let mut sample = (request.predictor == Predictor::Query).then(|| Sample::new(TRAINED, request.seed));
     let mut left = request.limit.unwrap_or(u64::MAX);
-    while let Some(chunk) = lines.chunk(LINES.min(usize::try_from(left).unwrap_or(LINES)))? {
+    let round = 2 * rayon::current_num_threads();
+    'log: loop {
         if stop.load(Ordering::Relaxed) {
             return Err(too_soon(request));
         }
-        left -= chunk.len() as u64;
-        for read in parse(form, &chunk).rows {
-            match read {
-                Ok(mut read) => {
-                    read.case.domain_index = names.index(&read.case.domain);
-                    top = top.max(read.top);
-                    graded += usize::from(read.graded);
-                    by_chars |= read.by_chars;
-                    if let Some(sample) = &mut sample {
-                        sample.offer(&read.case, read.ease);
-                    }
-                    cases.push(Case { id: Box::default(), domain: Box::default(), text: None, ..read.case });
-                }
-                Err(bad) => first_bad = first_bad.or(Some(bad)),
-            }
-        }
-        if cases.len() >= LEARNED {
+        let chunks = rounds(&mut lines, round, &mut left)?;
+        if chunks.is_empty() {
             break;
+        }
+        let parsed: Vec<Parsed> = chunks.par_iter().map(|chunk| parse(form, chunk)).collect();
+        for read in parsed.into_iter().flat_map(|p| p.rows) {
+            let mut read = match read {
+                Ok(read) => read,
+                Err(bad) => {
+                    first_bad = first_bad.or(Some(bad));
+                    continue;
+                }
+            };
+            if cases.len() >= LEARNED {
+                break 'log;
+            }
+            read.case.domain_index = names.index(&read.case.domain);
+            top = top.max(read.top);
+            graded += usize::from(read.graded);
+            by_chars |= read.by_chars;
+            if let Some(sample) = &mut sample {
+                sample.offer(&read.case, read.ease);
+            }
+            cases.push(Case { id: Box::default(), domain: Box::default(), text: None, ..read.case });
         }
     }
     usable(request, cases.len(), graded, first_bad)?;

@@ -32,6 +32,7 @@ pub mod prices;
 pub mod programs;
 pub mod queue;
 pub mod reader;
+pub mod round;
 pub mod rows;
 pub mod run;
 pub mod shapes;

@@ -89,10 +89,11 @@ impl Device {
         }
     }
 
-    /// A query for this device, and where its answer is thrown away the seconds elsewhere after it. Arrivals must not go back in time.
-    pub fn home(&mut self, at: f64, service: f64, then: Option<f64>) {
+    /// A query for this device, and where its answer is thrown away the seconds elsewhere after it: the seconds that it waits. Arrivals
+    /// must not go back in time.
+    pub fn home(&mut self, at: f64, service: f64, then: Option<f64>) -> f64 {
         self.arrived(at);
-        let Some(seat) = self.free.iter_mut().min_by(|a, b| a.total_cmp(b)) else { return };
+        let Some(seat) = self.free.iter_mut().min_by(|a, b| a.total_cmp(b)) else { return 0.0 };
         let start = seat.max(at);
         *seat = start + service;
         let wait = start - at;
@@ -104,6 +105,7 @@ impl Device {
             slot.work_s += service;
             slot.worst_wait_s = slot.worst_wait_s.max(wait);
         }
+        wait
     }
 
     fn arrived(&mut self, at: f64) {

@@ -10,15 +10,14 @@ use rayon::prelude::*;
 
 use super::case::{Case, hash};
 use super::form::Form;
-use super::keep::Sums;
-use super::learned::{LINES, Names, Parsed, parse};
+use super::learned::{Names, Parsed, parse, rounds};
 use super::outcome::{BadLine, Log};
 use super::partial::Partial;
 use super::queue::Device;
+use super::round::Round;
 use super::run::{Request, Watch};
-use super::simulate::{Setup, simulate};
+use super::simulate::Setup;
 use super::source::{Chunk, Lines};
-use super::turn::{self, Turn};
 
 /// Batches of a round, for each core.
 const ROUND: usize = 3;
@@ -90,26 +89,34 @@ impl<'a> Reader<'a> {
                     }
                 }
             });
+            let mut waiting = Round::default();
             for chunks in receive {
                 let chunks = chunks.inspect_err(|_| quit.store(true, Ordering::Relaxed))?;
                 if watch.stop.load(Ordering::Relaxed) {
                     quit.store(true, Ordering::Relaxed);
                     complete = false;
-                    return self.keep(&mut sums, true);
+                    break;
                 }
-                let done = self.round(setup, &chunks, &mut sums).and_then(|()| self.keep(&mut sums, false));
-                done.inspect_err(|_| quit.store(true, Ordering::Relaxed))?;
+                // One round is put into the log's order while the one before it is simulated.
+                let (admitted, ()) = rayon::join(|| self.admitted(&chunks), || sums.settle(setup, &waiting));
+                waiting = admitted.inspect_err(|_| quit.store(true, Ordering::Relaxed))?;
+                if self.keeps(&sums, waiting.lines) {
+                    sums.settle(setup, &std::mem::take(&mut waiting));
+                    self.keep(&mut sums).inspect_err(|_| quit.store(true, Ordering::Relaxed))?;
+                }
                 watch.lines.store(self.log.lines, Ordering::Relaxed);
                 watch.bytes.store(progress.load(Ordering::Relaxed), Ordering::Relaxed);
             }
-            Ok::<(), String>(())
+            sums.settle(setup, &waiting);
+            if complete { Ok(()) } else { self.keep(&mut sums) }
         });
         result?;
         self.log.seconds = sums.seconds();
         Ok((sums.partial, sums.devices, complete))
     }
 
-    fn round(&mut self, setup: &Setup, chunks: &[Chunk], sums: &mut Sums) -> Result<(), String> {
+    /// Parsed and in the log's order.
+    fn admitted(&mut self, chunks: &[Chunk]) -> Result<Round, String> {
         let form = Arc::clone(&self.form);
         let parsed: Vec<Parsed> = chunks.par_iter().map(|chunk| parse(&form, chunk)).collect();
         let mut batches = Vec::with_capacity(parsed.len());
@@ -125,17 +132,7 @@ impl<'a> Reader<'a> {
             }
             batches.push(batch);
         }
-        let (parts, turns): (Vec<Partial>, Vec<Vec<Turn>>) = batches
-            .par_iter()
-            .map(|batch| {
-                let (part, kept) = simulate(setup, batch);
-                (part, turn::turns(setup, batch, &kept))
-            })
-            .unzip();
-        parts.iter().for_each(|part| sums.partial.merge(part));
-        self.queue(setup, &mut sums.devices, &turns);
-        sums.taken += chunks.iter().map(|c| c.len() as u64).sum::<u64>();
-        Ok(())
+        Ok(Round { batches, lines: chunks.iter().map(|c| c.len() as u64).sum(), timed: self.timed })
     }
 
     /// What needs the log's order: keys seen before, the clock, the index of the domain.
@@ -184,30 +181,4 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-
-    fn queue(&self, setup: &Setup, devices: &mut Vec<Device>, turns: &[Vec<Turn>]) {
-        if !self.timed {
-            devices.clear();
-            return;
-        }
-        if devices.is_empty() {
-            *devices = turn::idle(setup, self.request.seats);
-        }
-        turn::walk(devices, turns);
-    }
-}
-
-fn rounds(lines: &mut Lines, chunks: usize, left: &mut u64) -> Result<Vec<Chunk>, String> {
-    let mut out = Vec::new();
-    while out.len() < chunks && *left > 0 {
-        let wanted = LINES.min(usize::try_from(*left).unwrap_or(LINES));
-        match lines.chunk(wanted)? {
-            Some(chunk) => {
-                *left -= chunk.len() as u64;
-                out.push(chunk);
-            }
-            None => break,
-        }
-    }
-    Ok(out)
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flate2::bufread::MultiGzDecoder;
 
 use super::blocks::{Blocks, FAILED};
+use super::learned::LINES;
 use crate::columnar::read as columns;
 use crate::journal::stream;
 use crate::store::{self, Found};
@@ -64,6 +65,8 @@ pub struct Lines {
     file: String,
     packed: Option<&'static str>,
     next: u64,
+    /// Bytes of the chunk before: about what the next will take.
+    usual: usize,
     read: Arc<AtomicU64>,
     /// Bytes of the file as it lies on the disk.
     pub size: u64,
@@ -116,7 +119,7 @@ impl Lines {
             }
             _ => (Box::new(raw), None),
         };
-        Ok(Self { reader, file, packed, next: 1, read, size })
+        Ok(Self { reader, file, packed, next: 1, usual: 0, read, size })
     }
 
     fn journal(file: String, found: Found, size: u64) -> Result<Self, String> {
@@ -159,7 +162,7 @@ impl Lines {
             })
         });
         let reader = Box::new(BufReader::with_capacity(READ_BYTES, blocks.map_err(|e| format!("{file}: {e}"))?));
-        Ok(Self { reader, file, packed: None, next: 1, read, size })
+        Ok(Self { reader, file, packed: None, next: 1, usual: 0, read, size })
     }
 
     /// Bytes of the file read so far, to be watched from elsewhere.
@@ -172,7 +175,8 @@ impl Lines {
     /// # Errors
     /// File and line where the packing is broken or cut off, or where a line does not end.
     pub fn chunk(&mut self, lines: usize) -> Result<Option<Chunk>, String> {
-        let mut chunk = Chunk { first: self.next, ..Chunk::default() };
+        let text = Vec::with_capacity(self.usual + self.usual / 16);
+        let mut chunk = Chunk { first: self.next, text, ends: Vec::with_capacity(lines.min(LINES)) };
         while chunk.ends.len() < lines && chunk.text.len() < 4 << 20 {
             let before = chunk.text.len();
             let mut bounded = (&mut self.reader).take(LINE_BYTES as u64);
@@ -190,6 +194,7 @@ impl Lines {
                 self.next += 1;
             }
         }
+        self.usual = chunk.text.len();
         Ok((!chunk.is_empty()).then_some(chunk))
     }
 

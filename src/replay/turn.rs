@@ -63,7 +63,9 @@ pub fn walk(devices: &mut [Device], batches: &[Vec<Turn>]) {
         for turn in batches.iter().flatten() {
             let way = turn.way(route);
             match turn.local.filter(|_| way != Way::Away) {
-                Some(service) => device.home(turn.at, service, if way == Way::Both { turn.cloud } else { None }),
+                Some(service) => {
+                    device.home(turn.at, service, if way == Way::Both { turn.cloud } else { None });
+                }
                 None => device.away(turn.at, if way == Way::Home { None } else { turn.cloud }),
             }
         }

@@ -44,7 +44,21 @@ pub fn of(setup: &Setup, logged: &[Logged], split: Split, held_out: f64, seed: u
         Split::Stem => unit(case.stem ^ seed) >= held_out,
         Split::Time => case.arrival_s.is_some_and(|at| at < latest),
     };
-    Ok(labelled.into_iter().map(|c| one(setup, c, training(c))).collect())
+    let n = labelled.len().max(1);
+    let searched = labelled.iter().filter(|c| training(c)).count();
+    // A part that is drawn by stem is thinner than the log: its arrivals are drawn together, so that the device sees the log's rate.
+    #[expect(clippy::cast_precision_loss, reason = "counts of queries")]
+    let thin = |training: bool| match split {
+        Split::Stem => (if training { searched } else { n - searched }) as f64 / n as f64,
+        Split::Time => 1.0,
+    };
+    let (of_searched, of_held) = (thin(true), thin(false));
+    let all = labelled.into_iter().map(|c| {
+        let case = one(setup, c, training(c));
+        let thin = if case.training { of_searched } else { of_held };
+        Case { arrival_s: case.arrival_s * thin, ..case }
+    });
+    Ok(all.collect())
 }
 
 fn one(setup: &Setup, logged: &Logged, training: bool) -> Case {
@@ -62,6 +76,7 @@ fn one(setup: &Setup, logged: &Logged, training: bool) -> Case {
         strong: 1,
         training,
         evidence: logged.evidence,
+        arrival_s: logged.arrival_s.unwrap_or(f64::NAN),
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Found {
     pub limits: Limits,
     /// Policies tried.
     pub tried: usize,
+    /// Seconds hold the wait at the local device: the log tells when queries arrived, or arrivals were made up.
+    pub waits: bool,
     /// On the cases that were searched.
     pub training: Both,
     /// On those that were not.

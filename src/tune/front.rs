@@ -24,7 +24,7 @@ pub fn front(
             continue;
         }
         let policy = policy(space, &values, task.file)?;
-        if let Some(sums) = judge::sums(&rows(&policy, training, task.goal), &free.limits) {
+        if let Some(sums) = judge::sums(&rows(&policy, training, task), &free.limits) {
             each.push((values, sums));
         }
     }
@@ -40,7 +40,7 @@ pub fn front(
         }
         best = sums.accuracy;
         let policy = policy(space, &values, task.file)?;
-        if let Some(held_out) = judge::sums(&rows(&policy, held, task.goal), &free.limits) {
+        if let Some(held_out) = judge::sums(&rows(&policy, held, task), &free.limits) {
             let values = space.parameters.iter().zip(&values).map(|(p, value)| p.setting(*value)).collect();
             front.push(Point { values, training: sums, held_out });
         }

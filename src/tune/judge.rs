@@ -16,10 +16,14 @@ pub struct Row {
     pub quality: f64,
     /// The strong backend's on the same query.
     pub strong: f64,
-    /// Seconds to the last token; not a number where unknown.
+    /// Seconds to the last token, waiting included where arrivals are known; not a number where unknown.
     pub seconds: f64,
     /// Answered locally.
     pub local: bool,
+    /// When it arrived, seconds; not a number where unknown.
+    pub arrival_s: f64,
+    /// Seconds of work at the local device; 0 where it is not asked.
+    pub work: f64,
 }
 
 /// What must hold.
@@ -154,7 +158,7 @@ mod tests {
     use super::*;
 
     fn row(objective: f64, quality: f64, local: bool) -> Row {
-        Row { objective, quality, strong: 1.0, seconds: objective, local }
+        Row { objective, quality, strong: 1.0, seconds: objective, local, arrival_s: f64::NAN, work: 0.0 }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod front;
 pub mod judge;
 pub mod search;
 pub mod space;
+mod wait;
 pub mod write;
 
 use rayon::prelude::*;
@@ -43,6 +44,8 @@ pub struct Case {
     pub training: bool,
     /// What the first candidate's answer shows of itself, where the log tells: a cascade's check is played on it.
     pub evidence: Option<Evidence>,
+    /// When it arrived, seconds on the clock of its part of the log; not a number where unknown.
+    pub arrival_s: f64,
 }
 
 /// What one backend's answer to one query came to. Not a number where unknown.
@@ -97,6 +100,8 @@ pub struct Task<'a> {
     pub goal: Goal,
     /// What must hold.
     pub limits: Limits,
+    /// Queries that the local device works on at a time.
+    pub seats: usize,
     /// Of the swarm and of the intervals.
     pub seed: u64,
     /// The posterior of a probe's prompt.
@@ -164,7 +169,7 @@ pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> R
     };
     let values = space.values(&best.point);
     let new = policy(&space, &values, task.file)?;
-    let at = |policy: &Policy, cases: &[&Case]| rows(policy, cases, task.goal);
+    let at = |policy: &Policy, cases: &[&Case]| rows(policy, cases, task);
     let (before, after) = (at(&old, &held), at(&new, &held));
     let both = |cases: &[&Case], old_rows: &[Row], new_rows: &[Row]| {
         let sums = |rows| judge::sums(rows, &task.limits).ok_or_else(|| format!("none of {} queries", cases.len()));
@@ -183,6 +188,7 @@ pub fn tune(task: &Task<'_>, cases: &[Case], tell: &(dyn Fn(usize) + Sync)) -> R
         goal: task.goal,
         limits: task.limits,
         tried: tried.len(),
+        waits: wait::known(&before),
         training: searched,
         held_out,
         saved,
@@ -207,15 +213,18 @@ fn policy(space: &Space, values: &[f64], name: &str) -> Result<Policy, String> {
 }
 
 /// What a policy does with these cases.
-pub fn rows(policy: &Policy, cases: &[&Case], goal: Goal) -> Vec<Row> {
-    cases.par_iter().filter_map(|case| row(policy, case, goal)).collect()
+pub fn rows(policy: &Policy, cases: &[&Case], task: &Task<'_>) -> Vec<Row> {
+    let mut rows: Vec<Row> = cases.par_iter().filter_map(|case| row(policy, case, task.goal)).collect();
+    wait::add(&mut rows, task.seats, task.goal);
+    rows
 }
 
 fn row(policy: &Policy, case: &Case, goal: Goal) -> Option<Row> {
     let decision = policy.decide(&case.signals);
     // A query that no backend may answer stays unanswered: wrong, and free.
     let nothing = Known { quality: 0.0, joules: 0.0, usd: 0.0, grams: 0.0, seconds: 0.0 };
-    let mut chosen = decision.chosen.and_then(|i| case.answers.get(i)).copied().unwrap_or(nothing);
+    let first = decision.chosen.and_then(|i| case.answers.get(i)).copied().unwrap_or(nothing);
+    let mut chosen = first;
     let place = decision.chosen.and_then(|i| case.signals.candidates.get(i)).map(|c| c.place);
     let escalated = distrusts(&decision, &case.signals, case.evidence.filter(|_| decision.chosen == Some(0)));
     if let Some(strong) = decision.cascade.as_ref().filter(|_| escalated).and_then(|c| case.answers.get(c.strong)) {
@@ -227,13 +236,15 @@ fn row(policy: &Policy, case: &Case, goal: Goal) -> Option<Row> {
         strong: case.answers.get(case.strong)?.quality,
         seconds: chosen.seconds,
         local: place == Some(Place::Local) && !escalated,
+        arrival_s: case.arrival_s,
+        work: if place == Some(Place::Local) { first.seconds } else { 0.0 },
     })
 }
 
 fn scored(task: &Task<'_>, space: &Space, cases: &[&Case], values: &[f64]) -> Score {
     let unusable = Score { objective: f64::NAN, shortfall: 0.0 };
     let Ok(policy) = policy(space, values, task.file) else { return unusable };
-    let rows = rows(&policy, cases, task.goal);
+    let rows = rows(&policy, cases, task);
     let probes = if broken(&policy, task).is_some() { BROKEN } else { 0.0 };
     judge::sums(&rows, &task.limits).map_or(unusable, |sums| Score {
         objective: sums.objective.unwrap_or(f64::NAN),

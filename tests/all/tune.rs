@@ -15,7 +15,7 @@ fn log(folder: &Path, rows: u32) {
         let strong = i % 19 != 0;
         let row = json!({"id": format!("q{i}"), "domain": if easy { "computer science" } else { "law" },
             "prompt": format!("question {} of {}", ["a", "b", "c"][i as usize % 3].repeat(i as usize % 97 + 1), i),
-            "ok": [u8::from(weak), u8::from(strong)], "out_chars": [600, 700]});
+            "ok": [u8::from(weak), u8::from(strong)], "out_chars": [600, 700], "latency_ms": [null, 2000]});
         let _ = writeln!(text, "{row}");
     }
     std::fs::write(folder.join("log.jsonl"), text).unwrap();
@@ -114,4 +114,27 @@ fn the_order_of_backends_is_searched_beside_a_number() {
     assert!(text.contains("#   order: none -> local > cloud\n") && text.contains("name = \"found\" # kept"), "{text}");
     let policy = wattroute::policy::parse(&text, "found.toml").unwrap();
     assert_eq!(policy.order.iter().map(|name| &**name).collect::<Vec<_>>(), ["local", "cloud"]);
+}
+
+/// A local device that all the easy half would overload: with a limit on latency less is kept, and the limit holds with waits counted.
+#[test]
+fn a_device_that_would_be_overloaded_is_seen_by_the_search() {
+    let folder = tempfile::tempdir().unwrap();
+    log(folder.path(), 3000);
+    // An answer of 150 tokens takes 7.5 s; at 0.2 a second the easy half asks for three quarters of the device, at 0.4 for one and a half.
+    let found = |more: &[&str]| {
+        let common = ["--accuracy", "0.93", "--local-tokens-per-s", "20", "--json"];
+        let out = tune(folder.path(), &[&common, more].concat());
+        let told: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(&out)));
+        told["found"].clone()
+    };
+    let (free, eased, crowded) = (found(&[]), found(&["--rate", "0.2"]), found(&["--rate", "0.4"]));
+    let p95 = |found: &Value| found["held_out"]["new"]["p95_seconds"].as_f64();
+    assert_eq!((&free["waits"], &eased["waits"], &crowded["waits"]), (&json!(false), &json!(true), &json!(true)));
+    assert!(p95(&eased) > Some(10.0) && p95(&crowded) > Some(300.0), "{:?} {:?}", p95(&eased), p95(&crowded));
+    let limited = found(&["--rate", "0.4", "--p95", "60"]);
+    let share = |found: &Value| found["training"]["new"]["local_share"].as_f64().unwrap();
+    assert!(share(&limited) < 0.8 * share(&crowded), "{limited:#}");
+    let two = found(&["--rate", "0.4", "--seats", "2", "--p95", "60"]);
+    assert!(share(&two) > share(&limited) && p95(&two) < Some(60.0), "{two:#}");
 }

@@ -38,7 +38,11 @@ fn line(name: &str, unit: &str, sums: &Sums) -> String {
 /// The whole for people.
 pub fn shown(origin: &Origin, args: &Args, found: &Found, space: &Space, diff: &str) -> String {
     let unit = found.goal.unit();
-    let mut out = format!("{}\n{} policies tried\n\nsearched\n", origin.data, found.tried);
+    let waits = match found.waits {
+        true => format!("with waiting at the local device ({} at a time)", args.seats),
+        false => "without waiting: the log does not tell when queries arrived, and no --rate was given".to_owned(),
+    };
+    let mut out = format!("{}\n{} policies tried; seconds are {waits}\n\nsearched\n", origin.data, found.tried);
     out += &(line("as it is", unit, &found.training.old) + &line("best found", unit, &found.training.new));
     out += "held out\n";
     out += &(line("as it is", unit, &found.held_out.old) + &line("best found", unit, &found.held_out.new));
