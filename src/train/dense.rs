@@ -3,8 +3,8 @@
 
 use linfa::DatasetBase;
 use linfa::traits::Fit;
-use linfa_logistic::MultiLogisticRegression;
-use ndarray::{Array1, Array2};
+use linfa_logistic::{MultiFittedLogisticRegression, MultiLogisticRegression};
+use ndarray::{Array1, Array2, ArrayView1, Axis, concatenate};
 
 use crate::classify::topics::{Head, Sorted, soften};
 
@@ -37,6 +37,14 @@ pub struct Settings {
 /// Examples that come in two forms weigh half; so often counted, each form is there once.
 const MOST_TIMES: f32 = 2.0;
 
+/// The optimiser is started so often at most.
+const STARTS: usize = 6;
+/// Another start is worth it while one lowers the objective by this part.
+const WORTH: f64 = 1e-3;
+
+type Records = DatasetBase<Array2<f64>, Array1<usize>>;
+type Fitted = MultiFittedLogisticRegression<f64, usize>;
+
 /// Fits linfa's model on standardised inputs and folds the standardisation into its weights. Numbers that are not finite
 /// are an error that names the input.
 pub fn regress(rows: &[&Row], labels: usize, settings: &Settings) -> Result<Head, String> {
@@ -59,8 +67,7 @@ pub fn regress(rows: &[&Row], labels: usize, settings: &Settings) -> Result<Head
         Head { weights: vec![0.0; inputs * labels], bias: vec![-30.0; labels], temperature: 1.0, threshold: 0.0 };
     let records = Array2::from_shape_vec((answers.len(), inputs), values).map_err(|e| e.to_string())?;
     let data = DatasetBase::new(records, Array1::from(answers));
-    let model = MultiLogisticRegression::default().alpha(settings.alpha).max_iterations(settings.steps);
-    let fitted = model.fit(&data).map_err(|e| format!("the head could not be fitted: {e}"))?;
+    let fitted = settled(&data, settings).map_err(|e| format!("the head could not be fitted: {e}"))?;
     for (column, label) in fitted.classes().iter().enumerate() {
         let mut bias = fitted.intercept()[column];
         for i in 0..inputs {
@@ -71,6 +78,33 @@ pub fn regress(rows: &[&Row], labels: usize, settings: &Settings) -> Result<Head
         head.bias[*label] = bias as f32;
     }
     Ok(head)
+}
+
+/// linfa's fit, started again where it stopped: its line search may fail long before the loss is flat, and says nothing.
+fn settled(data: &Records, settings: &Settings) -> linfa_logistic::error::Result<Fitted> {
+    let model = || MultiLogisticRegression::default().alpha(settings.alpha).max_iterations(settings.steps);
+    let objective = |fitted: &Fitted| {
+        let p = fitted.predict_probabilities(data.records());
+        let place = |label: &usize| fitted.classes().binary_search(label).ok();
+        let of = |(p, label): (ArrayView1<f64>, &usize)| -place(label).map_or(0.0, |at| p[at].max(1e-300).ln());
+        let misfit: f64 = p.rows().into_iter().zip(data.targets()).map(of).sum();
+        misfit + settings.alpha / 2.0 * fitted.params().iter().map(|w| w * w).sum::<f64>()
+    };
+    let mut best = model().fit(data)?;
+    let mut low = objective(&best);
+    for _ in 1..STARTS {
+        let from = concatenate![Axis(0), best.params().view(), best.intercept().view().insert_axis(Axis(0))];
+        let again = model().initial_params(from).fit(data)?;
+        let value = objective(&again);
+        let worth = value < low * (1.0 - WORTH);
+        if value < low {
+            (best, low) = (again, value);
+        }
+        if !worth {
+            break;
+        }
+    }
+    Ok(best)
 }
 
 fn moments(rows: &[&Row], inputs: usize) -> (Vec<f64>, Vec<f64>) {
