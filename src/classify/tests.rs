@@ -74,6 +74,25 @@ fn casing_changes_little_and_typos_cost_a_bounded_share() {
 }
 
 #[test]
+fn most_decisions_stay_when_a_question_is_typed_or_put_otherwise() {
+    let held = measure::held(&examples(), Split::Test);
+    let shipped = Classifier::shipped();
+    let decided = |text: &str| shipped.topics().unwrap().sort(text).top;
+    for (name, floor) in [("MMLU-Pro, question only", 0.90), ("chat", 0.85)] {
+        let told = &published()["figures"]["decisions_kept"][name];
+        let rows = &held.iter().find(|h| h.name == name).unwrap().rows;
+        for (change, as_told) in
+            [(Change::Lower, "no capitals"), (Change::Typos, "misspelt"), (Change::Reworded, "reworded")]
+        {
+            let same = rows.iter().filter(|(text, _)| decided(text) == decided(&measure::spoilt(text, change))).count();
+            let share = same as f64 / rows.len() as f64;
+            assert!(share >= floor, "{name}, {as_told}: {share}");
+            assert!((share - told[as_told].as_f64().unwrap()).abs() < 0.01, "{name}, {as_told}: {share}");
+        }
+    }
+}
+
+#[test]
 fn no_text_leaves_its_split() {
     let all = examples();
     let trained: std::collections::HashSet<&str> =

@@ -95,11 +95,11 @@ fn macro_f1(confusion: &[Vec<u32>]) -> f64 {
 }
 
 /// Share of decisions that stay when a text is changed, per change.
-pub fn robustness(samples: &[Sample], sort: &dyn Fn(&str) -> Sorted) -> Vec<(&'static str, f64)> {
-    let plain: Vec<Option<usize>> = samples.iter().map(|s| sort(&s.text).top).collect();
+pub fn robustness(texts: &[&str], sort: &dyn Fn(&str) -> Sorted) -> Vec<(&'static str, f64)> {
+    let plain: Vec<Option<usize>> = texts.iter().map(|text| sort(text).top).collect();
     let share = |change: Change| {
-        let same = samples.iter().zip(&plain).filter(|(s, top)| sort(&spoilt(&s.text, change)).top == **top).count();
-        same as f64 / samples.len().max(1) as f64
+        let same = texts.iter().zip(&plain).filter(|(text, top)| sort(&spoilt(text, change)).top == **top).count();
+        same as f64 / texts.len().max(1) as f64
     };
     CHANGES.iter().map(|(change, name)| (*name, share(*change))).collect()
 }

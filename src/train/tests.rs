@@ -146,6 +146,25 @@ fn a_number_that_is_not_finite_is_an_error() {
 }
 
 #[test]
+fn a_fit_that_stopped_early_is_started_again() {
+    use super::dense::{Row, Settings, loss, regress};
+    let mut rng = fastrand::Rng::with_seed(5);
+    let mut row = || {
+        let x: Vec<f32> = (0..12).map(|_| rng.f32() - 0.5).collect();
+        let score = |label: usize| (0..12).map(|i| x[i] * ((i * (label + 2)) as f32).sin()).sum::<f32>() * 9.0;
+        let label = (0..4).max_by(|a, b| score(*a).total_cmp(&score(*b))).unwrap();
+        Row { x, label, weight: 1.0, fold: 0 }
+    };
+    let rows: Vec<Row> = (0..400).map(|_| row()).collect();
+    let misfit = |steps: u64| {
+        let settings = Settings { alpha: 0.1, steps, rows: 400.0, seed: 1 };
+        let head = regress(&rows.iter().collect::<Vec<_>>(), 4, &settings).unwrap();
+        loss(&rows.iter().map(|r| (head.logits(&r.x), r.label, 1.0)).collect::<Vec<_>>(), 1.0)
+    };
+    assert!(misfit(60) < 0.45, "one start ends at 0.487, whatever steps it is given");
+}
+
+#[test]
 fn sentence_vectors_that_know_the_label_are_believed_and_kept_once() {
     let taxonomy = Taxonomy::parse(TAXONOMY).unwrap();
     let mut sides = read(&rows()).unwrap();

@@ -14,6 +14,7 @@ use crate::classify::topics::{Topics, file};
 use crate::classify::{AEI, Classifier, posterior};
 use crate::train::domains;
 use crate::train::noise::LIGHT;
+use crate::train::report;
 use crate::train::topics::{self, Aids, DECAY, RATE};
 
 type Scores = Vec<(String, Score)>;
@@ -52,6 +53,7 @@ pub fn train(args: &DomainArgs) -> Result<(), String> {
     }
     println!("test, spoilt texts");
     tell("spoilt", &spoilt(&classifier, &test), &mut figures);
+    figures.insert("decisions_kept".to_owned(), decisions_kept(trained, &test));
     if let (Some(kept), Some(below)) = (&kept, classifier.ask_below()) {
         by_encoder(trained, kept, (below, &classifier), &test, &mut figures)?;
     }
@@ -88,6 +90,25 @@ fn spoilt(classifier: &Classifier, test: &[Held]) -> Scores {
         }
     }
     scores
+}
+
+/// Share of the fast tier's decisions that stay when exam questions and prompts are typed or put otherwise.
+fn decisions_kept(trained: &Topics, test: &[Held]) -> Value {
+    let mut sets = Map::new();
+    for held in test.iter().filter(|h| ["MMLU-Pro, question only", "chat"].contains(&h.name)) {
+        let texts: Vec<&str> = held.rows.iter().map(|(text, _)| text.as_str()).collect();
+        let kept = report::robustness(&texts, &|text| trained.sort(text));
+        println!(
+            "decisions kept, {}: {}",
+            held.name,
+            kept.iter().map(|(c, s)| format!("{c} {s:.3}")).collect::<Vec<_>>().join(", ")
+        );
+        sets.insert(
+            held.name.to_owned(),
+            kept.into_iter().map(|(change, share)| (change.to_owned(), json!(share))).collect(),
+        );
+    }
+    Value::Object(sets)
 }
 
 /// The encoder tier, and asking it only where the fast tier is unsure.

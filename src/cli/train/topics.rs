@@ -105,7 +105,8 @@ fn figures(trained: &Topics, sides: &Sides) -> Value {
     let mut facts: Map<String, Value> = sets.iter().map(|(n, r)| ((*n).to_owned(), r.facts())).collect();
     let Some((_, test)) = sets.iter().find(|(name, _)| *name == "test") else { return Value::Object(facts) };
     println!("test\n{}\n{}", report::classes(trained, test), report::confusion(trained, test));
-    let kept = report::robustness(&sides.test, &sort);
+    let texts: Vec<&str> = sides.test.iter().map(|s| s.text.as_str()).collect();
+    let kept = report::robustness(&texts, &sort);
     for (change, share) in &kept {
         println!("decisions kept, {change}: {share:.3}");
     }
