@@ -60,6 +60,15 @@ pub trait Lanes: Copy {
         lanes.iter().sum()
     }
 
+    /// The greatest of all lanes, none of which may be `NaN`.
+    #[inline(always)]
+    fn top(self) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        // SAFETY: a vector has at most sixteen numbers.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes.iter().fold(f32::NEG_INFINITY, |most, x| if *x > most { *x } else { most })
+    }
+
     /// The sums of sixteen lines of sixteen numbers each.
     ///
     /// # Safety

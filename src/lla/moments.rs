@@ -28,6 +28,8 @@ use crate::lla::weigh::{lean, weigh, widen};
 const FEW_KEYS: usize = 128;
 /// Keys per tile for many rows: keys, values and one step's rows fit the first-level cache at 64 numbers per head.
 const MANY_KEYS: usize = 64;
+/// Rows at a time, about, of a tile that not all rows see whole.
+const STRIP: usize = 12;
 /// Rows up to which keys in half precision are converted as they are used rather than once per tile.
 const FEW_ROWS: usize = 6;
 
@@ -183,7 +185,8 @@ impl Scratch {
     }
 }
 
-/// Adds a tile of keys and values to the moments of every row.
+/// Adds a tile of keys and values to the moments of every row. Where rows do not see all of it, they go by a few at a time,
+/// each few as far as its last row sees.
 #[inline(always)]
 unsafe fn add_tile<L: Lanes, E: Element>(
     sizes: Sizes,
@@ -192,67 +195,73 @@ unsafe fn add_tile<L: Lanes, E: Element>(
     keys: *const E,
     values: *const E,
 ) {
+    let Sizes { rows, group, position, .. } = sizes;
+    let step = if tile.end <= position + 1 { rows } else { STRIP.div_ceil(group) * group };
+    for first in (0..rows).step_by(step) {
+        let strip = first..rows.min(first + step);
+        let end = position + (strip.end - 1) / group + 1;
+        if tile.start < end {
+            // SAFETY: the caller's promise; the strip sees no more than the tile.
+            unsafe { add_strip::<L, E>(sizes, scratch, strip, tile.start..end.min(tile.end), keys, values) };
+        }
+    }
+}
+
+/// Adds the keys and values at positions `tile` to the moments of some rows.
+#[inline(always)]
+unsafe fn add_strip<L: Lanes, E: Element>(
+    sizes: Sizes,
+    scratch: &mut Scratch,
+    strip: Range<usize>,
+    tile: Range<usize>,
+    keys: *const E,
+    values: *const E,
+) {
     let Sizes { rows, dim, record, .. } = sizes;
     let lines = tile.len().div_ceil(LANES);
     let (queries, scores) = (scratch.queries.numbers().as_mut_ptr(), scratch.scores.numbers().as_mut_ptr());
-    let moments = scratch.moments.numbers();
-    let dots = Product {
-        rows,
-        inner: dim,
-        lines,
-        a: queries.cast_const(),
-        a_row: dim,
-        b: keys,
-        b_row: LANES,
-        b_line: dim * LANES,
-        c: scores,
-        c_row: sizes.tile,
-        add: false,
-        centre: std::ptr::null(),
-    };
+    let moments = &mut scratch.moments.numbers()[strip.start * record.len..];
     // SAFETY: the tile's keys and values are those of the store or of scratch, and scratch was sized for `sizes`.
     unsafe {
+        let (queries, scores) = (queries.add(strip.start * dim), scores.add(strip.start * sizes.tile));
+        let dots = Product {
+            rows: strip.len(),
+            inner: dim,
+            lines,
+            a: queries.cast_const(),
+            a_row: dim,
+            b: keys,
+            b_row: LANES,
+            b_line: dim * LANES,
+            c: scores,
+            c_row: sizes.tile,
+            add: false,
+            centre: std::ptr::null(),
+        };
         L::multiply(&dots);
         if sizes.probed {
             let (a, c) = (dots.a.add(rows * dim), scores.add(rows * sizes.tile));
             L::multiply(&Product { a, c, centre: scratch.reference.as_ptr(), ..dots });
         }
-        for row in 0..rows {
-            let line = scores.add(row * sizes.tile);
-            mask(std::slice::from_raw_parts_mut(line, lines * LANES), sizes, row, &tile);
-            let record = &mut moments[row * record.len..(row + 1) * record.len];
+        for (index, record) in moments.chunks_exact_mut(record.len).take(strip.len()).enumerate() {
+            let line = scores.add(index * sizes.tile);
+            mask(std::slice::from_raw_parts_mut(line, lines * LANES), sizes, strip.start + index, &tile);
             let shrink = weigh::<L>(line, lines, &mut record[Record::MOST..=Record::TOTAL]);
             if shrink != 1.0 {
                 record[Record::SUMS..].iter_mut().for_each(|s| *s *= shrink);
                 record[Record::SLOPE] *= shrink;
             }
             if sizes.probed {
-                let slope = lean::<L>(line, scores.add((rows + row) * sizes.tile), lines);
-                record[Record::SLOPE] += slope;
+                record[Record::SLOPE] += lean::<L>(line, scores.add((rows + index) * sizes.tile), lines);
             }
         }
-        add_values::<L, E>(sizes, scores.cast_const(), tile.len(), values, moments);
-    }
-}
-
-/// Adds the values of a tile to the sums of every row, by the weights in `scores`; once more by the second set of a probe.
-#[inline(always)]
-unsafe fn add_values<L: Lanes, E: Element>(
-    sizes: Sizes,
-    scores: *const f32,
-    keys: usize,
-    values: *const E,
-    moments: &mut [f32],
-) {
-    let Sizes { rows, record, .. } = sizes;
-    for set in 0..if sizes.probed { 2 } else { 1 } {
-        // SAFETY: as the caller promised; the sums of a set lie within the record.
-        unsafe {
+        // Once more by the second set of a probe.
+        for set in 0..if sizes.probed { 2 } else { 1 } {
             L::multiply(&Product {
-                rows,
-                inner: keys,
+                rows: strip.len(),
+                inner: tile.len(),
                 lines: record.width / LANES,
-                a: scores.add(set * rows * sizes.tile),
+                a: scores.add(set * rows * sizes.tile).cast_const(),
                 a_row: sizes.tile,
                 b: values,
                 b_row: record.width,

@@ -21,11 +21,8 @@ pub unsafe fn weigh<L: Lanes>(scores: *mut f32, lines: usize, running: &mut [f32
         // SAFETY: the caller's promise.
         top = unsafe { L::load(scores.add(i)) }.max(top);
     }
-    let mut tops = [f32::NEG_INFINITY; LANES];
-    // SAFETY: a vector has at most sixteen numbers.
-    unsafe { top.store(tops.as_mut_ptr()) };
-    let before = running[Record::MOST];
-    let most = tops.iter().fold(before, |m, s| if *s > m { *s } else { m });
+    let (before, top) = (running[Record::MOST], top.top());
+    let most = if top > before { top } else { before };
     // Where nothing is seen yet all weights come out as zero, unless a score is NaN, which must not vanish.
     let base = if most == f32::NEG_INFINITY { 0.0 } else { most };
     let mut sum = L::splat(0.0);

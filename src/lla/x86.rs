@@ -111,6 +111,11 @@ impl Lanes for Zmm {
         // SAFETY: see the module.
         unsafe { _mm512_reduce_add_ps(self.0) }
     }
+    #[inline(always)]
+    fn top(self) -> f32 {
+        // SAFETY: see the module.
+        unsafe { _mm512_reduce_max_ps(self.0) }
+    }
     /// Halves the lines with every step: each pair is interleaved and added.
     #[inline(always)]
     unsafe fn sum_lines(from: *const f32) -> [f32; LANES] {
