@@ -15,6 +15,9 @@ use crate::config::problem::Problems;
 
 /// Widths that the upper end is away from the middle, where the file does not say.
 const OPTIMISM: f64 = 0.5;
+/// Widths that a correction is drawn towards none, where the file does not say: half a width is about the standard error of
+/// a share of right answers. Without it the noise of a few judgements moves queries at every margin (`eval/bandit`).
+const CAUTION: f64 = 0.5;
 /// The largest correction of a P(correct), where the file does not say.
 const MAX_SHIFT: f64 = 0.2;
 
@@ -25,6 +28,8 @@ pub struct Bandit {
     pub bounds: Explore,
     /// How many widths the upper end of what is known is away.
     pub optimism: f64,
+    /// How many widths a correction is drawn towards none.
+    pub caution: f64,
     /// The largest correction of a P(correct), either way.
     pub max_shift: f64,
 }
@@ -40,20 +45,28 @@ pub fn read(top: &mut Section<'_>, explore: &Explore, problems: &mut Problems) -
 
 fn section(mut s: Section<'_>, problems: &mut Problems) -> Bandit {
     let optimism = s.number("optimism", 0.0..=10.0, problems).unwrap_or(OPTIMISM);
+    let caution = s.number("caution", 0.0..=10.0, problems).unwrap_or(CAUTION);
     let max_shift = s.number("max_shift", 0.0..=0.5, problems).unwrap_or(MAX_SHIFT);
-    Bandit { bounds: explore::keys(s, problems), optimism, max_shift }
+    Bandit { bounds: explore::keys(s, problems), optimism, caution, max_shift }
 }
 
 impl Bandit {
     /// The signals with every P(correct) corrected by what was learned of it.
     pub fn corrected(&self, signals: &Signals) -> Signals {
-        self.moved(signals, |_| 0.0)
+        self.moved(signals, |c| self.shift(c))
     }
 
-    /// What of a correction is in force.
+    /// What of a correction is in force: what is known of it beyond doubt, at most `max_shift`.
     pub fn shift(&self, c: &Candidate) -> f64 {
-        let shift = c.learned.map_or(0.0, |l| l.shift);
-        if shift.is_finite() { shift.clamp(-self.max_shift, self.max_shift) } else { 0.0 }
+        let (shift, doubt) = c.learned.map_or((0.0, 0.0), |l| (l.shift, self.caution * l.width));
+        let known = shift.signum() * (shift.abs() - doubt).max(0.0);
+        if known.is_finite() { known.clamp(-self.max_shift, self.max_shift) } else { 0.0 }
+    }
+
+    /// The most that a correction may be.
+    fn hope(&self, c: &Candidate) -> f64 {
+        let most = c.learned.map_or(0.0, |l| l.shift.clamp(-self.max_shift, self.max_shift) + self.optimism * l.width);
+        if most.is_finite() { most } else { 0.0 }
     }
 
     /// Every backend that may be chosen, with its probability; they sum to 1. `order` is the rule's, on corrected signals,
@@ -64,7 +77,7 @@ impl Bandit {
         if among.len() < 2 {
             return vec![(first.index, 1.0)];
         }
-        let upper = self.moved(signals, |c| self.optimism * c.learned.map_or(0.0, |l| l.width));
+        let upper = self.moved(signals, |c| self.hope(c));
         let hoped = Bench { signals: &upper, ..*bench }.rank(Verdict::ready).first().map(|r| r.index);
         let hoped = hoped.filter(|h| among.contains(h)).unwrap_or(first.index);
         let share = self.bounds.share;
@@ -77,10 +90,10 @@ impl Bandit {
         among.into_iter().map(|index| (index, odds(index))).collect()
     }
 
-    fn moved(&self, signals: &Signals, more: impl Fn(&Candidate) -> f64) -> Signals {
+    fn moved(&self, signals: &Signals, by: impl Fn(&Candidate) -> f64) -> Signals {
         let mut moved = signals.clone();
         for c in &mut moved.candidates {
-            let by = self.shift(c) + more(c);
+            let by = by(c);
             let at = |p: f64| (p + by).clamp(0.0, 1.0);
             (c.chance.mean, c.chance.low, c.chance.high) = (at(c.chance.mean), at(c.chance.low), at(c.chance.high));
         }
@@ -145,6 +158,20 @@ mod tests {
             let p_correct = p.decide(&two(Some(Learned { shift: odd, width: odd }))).alternatives[0].p_correct;
             assert!(p_correct.is_finite(), "{odd}");
         }
+    }
+
+    #[test]
+    fn what_is_known_by_little_moves_nothing() {
+        let (p, bold) =
+            (policy("share = 0.0\nmax_shift = 0.3\n"), policy("share = 0.0\nmax_shift = 0.3\ncaution = 0\n"));
+        let decided = |p: &Policy, shift: f64, width: f64| {
+            p.decide(&two(Some(Learned { shift, width }))).alternatives[0].p_correct
+        };
+        assert!((decided(&p, 0.28, 0.6) - 0.6).abs() < 1e-12, "0.28 is less than half of 0.6");
+        assert!((decided(&p, 0.28, 0.2) - 0.78).abs() < 1e-12);
+        assert!((decided(&p, -0.28, 0.2) - 0.42).abs() < 1e-12);
+        assert!((decided(&p, 0.9, 0.2) - 0.9).abs() < 1e-12, "at most 0.3, however much is known");
+        assert!((decided(&bold, 0.28, 0.6) - 0.88).abs() < 1e-12);
     }
 
     #[test]
