@@ -44,9 +44,12 @@ pub async fn agreement(
     mean(&said, &heard)
 }
 
-/// A short second answer is compared with as much of the first.
+/// A second answer that settles on a result is compared by that, any other with as much of the first as it has.
 fn mean(said: &str, heard: &[String]) -> Option<f64> {
     let one = |other: &String| {
+        if let Some(same) = agree::same_result(said, other) {
+            return same;
+        }
         let as_much = said.get(..said.floor_char_boundary(other.len())).unwrap_or(said);
         agree::agreement(as_much, other)
     };
@@ -64,5 +67,10 @@ mod tests {
         assert_eq!(mean("it is four, because two and two are", &heard(&["it is four", "it is four"])), Some(1.0));
         assert_eq!(mean("four", &heard(&["four", "five"])), Some(0.5));
         assert_eq!(mean("four", &[]), None);
+        let worked = "Two and two are four, and one more is five. The answer is 5.";
+        assert_eq!(
+            mean(worked, &heard(&["Count them. The answer is 5", "Two and two are four. The answer is 4"])),
+            Some(0.5)
+        );
     }
 }

@@ -1,9 +1,10 @@
-"""Prints the tables of README.md from result.json: python3 eval/bench/attention/summary.py"""
+"""Prints the tables of README.md: python3 eval/bench/attention/summary.py [result.json]"""
 import json
 import pathlib
+import sys
 
-here = pathlib.Path(__file__).parent
-result = json.loads((here / "result.json").read_text())
+file = sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / "result.json"
+result = json.loads(pathlib.Path(file).read_text())
 
 
 def iterations(row, method):
