@@ -132,7 +132,7 @@ fn stream(table: &Table, posteriors: &[Posterior], local: &str, belief: Belief) 
     Ok(all
         .filter_map(|((posterior, (a, b)), _)| {
             let chance = [chance(posterior, &believed), chance(posterior, &cloud)];
-            Some(Asked { posterior: posterior.clone(), right: [(*a)?, (*b)?], chance })
+            Some(Asked { posterior: *posterior, right: [(*a)?, (*b)?], chance })
         })
         .collect())
 }
@@ -206,7 +206,7 @@ fn candidate(place: usize, chance: f64) -> Candidate {
 
 fn signals(posterior: &Posterior, candidates: Vec<Candidate>, draw: u64) -> Signals {
     Signals {
-        posterior: posterior.clone(),
+        posterior: *posterior,
         input_tokens: 200,
         max_output: None,
         needs: Needs::default(),
