@@ -6,7 +6,7 @@
 #![allow(clippy::indexing_slicing, reason = "records have the length that `Record::of` gave them")]
 
 use crate::lla::Attention;
-use crate::lla::moments::Record;
+use crate::lla::record::Record;
 use crate::lla::ridge::Rho;
 use crate::lla::simd::exp;
 

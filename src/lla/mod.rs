@@ -24,6 +24,7 @@ mod neon;
 mod pass;
 mod plan;
 pub mod pool;
+mod record;
 pub mod reference;
 pub mod report;
 pub mod ridge;

@@ -20,6 +20,7 @@ use crate::lla::gemm::Product;
 use crate::lla::lanes::{Element, Kernel, Lanes};
 use crate::lla::lines::LineSlice;
 use crate::lla::plan::Task;
+use crate::lla::record::Record;
 use crate::lla::ridge::Rho;
 use crate::lla::store::LANES;
 use crate::lla::weigh::{lean, weigh, widen};
@@ -53,33 +54,6 @@ pub struct Scratch {
 thread_local! {
     /// One per thread.
     pub static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-/// How a row's moments lie in memory: a line of numbers, the weighted sum of values, and for projections that of `t v`.
-#[derive(Clone, Copy)]
-pub struct Record {
-    /// Values per row rounded up to whole lines.
-    pub width: usize,
-    /// Numbers per record.
-    pub len: usize,
-}
-
-impl Record {
-    /// Largest score.
-    pub const MOST: usize = 0;
-    /// Sum of weights relative to it.
-    pub const TOTAL: usize = 1;
-    /// Weighted sum of `t`.
-    pub const SLOPE: usize = 2;
-    /// Where the sum of values starts.
-    pub const SUMS: usize = LANES;
-
-    /// Of a job's rows.
-    pub fn of(job: &Attention) -> Self {
-        let width = job.shape.value_dim.next_multiple_of(LANES);
-        let sums = if matches!(job.rho, Rho::Projection(_)) { 2 } else { 1 };
-        Self { width, len: LANES + sums * width }
-    }
 }
 
 /// Gathers the moments of a task's rows over its keys into `scratch.moments`.
@@ -243,18 +217,7 @@ unsafe fn add_strip<L: Lanes, E: Element>(
             let (a, c) = (dots.a.add(rows * dim), scores.add(rows * sizes.tile));
             L::multiply(&Product { a, c, centre: scratch.reference.as_ptr(), ..dots });
         }
-        for (index, record) in moments.chunks_exact_mut(record.len).take(strip.len()).enumerate() {
-            let line = scores.add(index * sizes.tile);
-            mask(std::slice::from_raw_parts_mut(line, lines * LANES), sizes, strip.start + index, &tile);
-            let shrink = weigh::<L>(line, lines, &mut record[Record::MOST..=Record::TOTAL]);
-            if shrink != 1.0 {
-                record[Record::SUMS..].iter_mut().for_each(|s| *s *= shrink);
-                record[Record::SLOPE] *= shrink;
-            }
-            if sizes.probed {
-                record[Record::SLOPE] += lean::<L>(line, scores.add((rows + index) * sizes.tile), lines);
-            }
-        }
+        weigh_rows::<L>(sizes, moments, strip.clone(), &tile, scores);
         // Once more by the second set of a probe.
         for set in 0..if sizes.probed { 2 } else { 1 } {
             L::multiply(&Product {
@@ -271,6 +234,34 @@ unsafe fn add_strip<L: Lanes, E: Element>(
                 add: true,
                 centre: std::ptr::null(),
             });
+        }
+    }
+}
+
+/// Turns the scores of some rows against the keys at positions `tile` into weights. `scores` holds them a row every
+/// `sizes.tile` numbers, those of a probe `sizes.rows` rows on.
+#[inline(always)]
+unsafe fn weigh_rows<L: Lanes>(
+    sizes: Sizes,
+    moments: &mut [f32],
+    strip: Range<usize>,
+    tile: &Range<usize>,
+    scores: *mut f32,
+) {
+    let lines = tile.len().div_ceil(LANES);
+    for (index, record) in moments.chunks_exact_mut(sizes.record.len).take(strip.len()).enumerate() {
+        // SAFETY: the caller's scores have a line of `sizes.tile` numbers for each row, and as many again for a probe.
+        unsafe {
+            let line = scores.add(index * sizes.tile);
+            mask(std::slice::from_raw_parts_mut(line, lines * LANES), sizes, strip.start + index, tile);
+            let shrink = weigh::<L>(line, lines, &mut record[Record::MOST..=Record::TOTAL]);
+            if shrink != 1.0 {
+                record[Record::SUMS..].iter_mut().for_each(|s| *s *= shrink);
+                record[Record::SLOPE] *= shrink;
+            }
+            if sizes.probed {
+                record[Record::SLOPE] += lean::<L>(line, scores.add((sizes.rows + index) * sizes.tile), lines);
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Tasks of softmax and of given projections: gathering moments, joining those of a split, writing rows.
 #![allow(unsafe_code, reason = "tasks write disjoint rows of one output; each block says why it is sound")]
 
-use crate::lla::moments::{Gather, Record, SCRATCH};
+use crate::lla::moments::{Gather, SCRATCH};
 use crate::lla::plan::{Split, Task, corrected};
 use crate::lla::pool::Shards;
+use crate::lla::record::Record;
 use crate::lla::simd::Level;
 use crate::lla::{Attention, apply, lanes};
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::lla::moments::Record;
+use crate::lla::record::Record;
 use crate::lla::ridge::Rho;
 use crate::lla::{AttendError, Attention, Shape, apply};
 

@@ -5,7 +5,7 @@
 use half::f16;
 
 use crate::lla::lanes::Lanes;
-use crate::lla::moments::Record;
+use crate::lla::record::Record;
 use crate::lla::store::LANES;
 
 /// Turns scores into weights relative to the largest so far, updates that and the sum of weights (`[most, total]`), and

@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use crate::lla::lanes;
-use crate::lla::moments::Record;
 use crate::lla::plan::{Unit, corrected};
+use crate::lla::record::Record;
 use crate::lla::report::Report;
 use crate::lla::ridge::{Ridge, Solver};
 use crate::lla::simd::{Level, exp};

@@ -19,7 +19,7 @@ use crate::lla::aligned::Aligned;
 use crate::lla::gemm::Product;
 use crate::lla::lanes::{Element, Kernel, Lanes};
 use crate::lla::lines::LineSlice;
-use crate::lla::moments::Record;
+use crate::lla::record::Record;
 use crate::lla::solve::state::{Phase, State};
 use crate::lla::store::LANES;
 use crate::lla::weigh::weigh;
